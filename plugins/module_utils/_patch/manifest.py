@@ -1,0 +1,196 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The manifest of a patch file, format 1: what the patch is, what it is bound to, and where every reference goes.
+
+Stored as canonical JSON (sorted keys, two-space indent) in the section `.livepatch` of the file. Offsets are link-time
+virtual addresses of the deployed object: address in a process = load bias + offset. docs/patch-format.md is its manual.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from .._errors import LivepatchError
+
+FORMAT = 1
+SECTION = ".livepatch"
+ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
+CONSISTENCIES = ("entry", "atomic", "quiescent")
+_HEX = re.compile(r"(?:[0-9a-f]{2})*\Z")
+_TOP = 1 << 47
+
+
+@dataclass(frozen=True)
+class BoundObject:
+    """The one object a patch fits. `build_id` is lower-case hex, `arch` as in `uname -m`, `name` only for people."""
+
+    name: str
+    build_id: str
+    arch: str
+
+
+@dataclass(frozen=True)
+class ReplacedFunction:
+    """One function of the object whose entry is to branch to the patch.
+
+    `offset`, `size`: where it is and how many bytes it has; `sha256`: of those bytes; `entry`: its first bytes as hex
+    (at most 16, never more than `overwritable`); `overwritable`: how many bytes from the entry on may be overwritten as
+    a whole because nothing branches into them (padding behind a short function counts); `symbol`: its new code in the
+    patch, `new_size` bytes long.
+    """
+
+    name: str
+    offset: int
+    size: int
+    sha256: str
+    entry: str
+    overwritable: int
+    symbol: str
+    new_size: int
+
+
+@dataclass(frozen=True)
+class ChangedValue:
+    """One value of the object to be overwritten on activation: `old` and `new` are hex, of the same length."""
+
+    name: str
+    offset: int
+    old: str
+    new: str
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Where an undefined symbol of the patch's code leads.
+
+    kind "object": the object's own function or variable `name` at `offset`.
+    kind "external": what the process itself uses for `name` (and `version`, if not empty): the content of the object's
+    own slot at `slot` once the dynamic linker filled it, else a look-up in the scope of the object.
+    """
+
+    symbol: str
+    kind: str
+    name: str
+    offset: int = 0
+    slot: int = 0
+    version: str = ""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything about a patch but its bytes."""
+
+    id: str
+    version: str
+    object: BoundObject
+    functions: tuple[ReplacedFunction, ...]
+    data: tuple[ChangedValue, ...] = ()
+    references: tuple[Reference, ...] = ()
+    new_symbols: tuple[str, ...] = ()
+    description: str = ""
+    cves: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
+    replaces: tuple[str, ...] = ()
+    consistency: str = "entry"
+    built: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> bytes:
+        """The canonical bytes of the manifest: the same manifest always gives the same bytes."""
+        plain: dict[str, Any] = {"format": FORMAT}
+        for name in self.__dataclass_fields__:
+            value = getattr(self, name)
+            if isinstance(value, tuple):
+                value = [vars(item) if hasattr(item, "__dataclass_fields__") else item for item in value]
+            elif isinstance(value, BoundObject):
+                value = vars(value)
+            plain[name] = value
+        return (json.dumps(plain, sort_keys=True, indent=2, ensure_ascii=True) + "\n").encode("ascii")
+
+
+def parse_manifest(raw: bytes) -> Manifest:
+    """The manifest in these bytes, checked field by field.
+
+    Raises LivepatchError patch_unsupported (another format) or patch_corrupt (anything else that is not as it must be).
+    """
+    try:
+        plain = json.loads(raw.decode("ascii"))
+    except (ValueError, RecursionError) as error:
+        raise _corrupt("its manifest is not JSON: %s" % error) from None
+    if not isinstance(plain, dict):
+        raise _corrupt("its manifest is not a JSON object")
+    if plain.get("format") != FORMAT:
+        raise LivepatchError(
+            "patch_unsupported", "the patch file has format %r, this collection reads format %d" % (plain.get("format"), FORMAT)
+        )
+    del plain["format"]
+    for name, kind in (("functions", ReplacedFunction), ("data", ChangedValue), ("references", Reference)):
+        rows = plain.get(name)
+        if not isinstance(rows, list):
+            raise _corrupt("'%s' is missing or not a list" % name)
+        plain[name] = tuple(_record(kind, row, name) for row in rows)
+    for name in ("new_symbols", "cves", "requires", "replaces"):
+        rows = plain.get(name)
+        if not isinstance(rows, list) or not all(isinstance(row, str) for row in rows):
+            raise _corrupt("'%s' is missing or not a list of strings" % name)
+        plain[name] = tuple(rows)
+    plain["object"] = _record(BoundObject, plain.get("object"), "object")
+    built = plain.get("built")
+    if not isinstance(built, dict) or not all(isinstance(value, str) for value in built.values()):
+        raise _corrupt("'built' is missing or not a table of strings")
+    manifest: Manifest = _record(Manifest, plain, "the manifest")
+    _check(manifest)
+    return manifest
+
+
+def _record(kind: Any, row: Any, where: str) -> Any:
+    """A dataclass from a JSON object with exactly its fields, strings and integers checked for type."""
+    fields = kind.__dataclass_fields__
+    if not isinstance(row, dict) or set(row) != set(fields):
+        raise _corrupt("%s does not have the fields %s" % (where, ", ".join(sorted(fields))))
+    for name, value in row.items():
+        declared = fields[name].type
+        if declared == "str" and not isinstance(value, str):
+            raise _corrupt("'%s' of %s is not a string" % (name, where))
+        if declared == "int" and (not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < _TOP):
+            raise _corrupt("'%s' of %s is not an address or size" % (name, where))
+    return kind(**row)
+
+
+def _check(manifest: Manifest) -> None:
+    if not all(ID_PATTERN.match(name) for name in (manifest.id,) + manifest.requires + manifest.replaces):
+        raise _corrupt("a patch id is not of the form [A-Za-z0-9][A-Za-z0-9._-]*")
+    if manifest.consistency not in CONSISTENCIES:
+        raise _corrupt("consistency %r is none of %s" % (manifest.consistency, ", ".join(CONSISTENCIES)))
+    if not _HEX.match(manifest.object.build_id) or not manifest.object.build_id:
+        raise _corrupt("the build-id is not hex")
+    if not manifest.functions and not manifest.data:
+        raise _corrupt("it replaces nothing")
+    taken: list[tuple[int, int, str]] = []
+    for function in manifest.functions:
+        entry = function.entry
+        if not _HEX.match(entry) or not 2 <= len(entry) <= 32 or len(entry) // 2 > function.overwritable:
+            raise _corrupt("the entry bytes of %s are not hex of 1 to 16 bytes" % function.name)
+        if len(function.sha256) != 64 or not _HEX.match(function.sha256) or not function.size:
+            raise _corrupt("the digest or size of %s is not one" % function.name)
+        taken.append((function.offset, function.offset + max(function.size, len(entry) // 2), function.name))
+    for value in manifest.data:
+        if not _HEX.match(value.old) or not _HEX.match(value.new) or len(value.old) != len(value.new) or not value.old:
+            raise _corrupt("the old and new bytes of %s are not hex of one length" % value.name)
+        taken.append((value.offset, value.offset + len(value.old) // 2, value.name))
+    taken.sort()
+    for one, two in zip(taken, taken[1:]):
+        if one[1] > two[0]:
+            raise _corrupt("%s and %s overlap" % (one[2], two[2]))
+    if any(reference.kind not in ("object", "external") for reference in manifest.references):
+        raise _corrupt("a reference is neither to the object nor external")
+    symbols = [reference.symbol for reference in manifest.references]
+    if len(set(symbols)) != len(symbols):
+        raise _corrupt("a symbol has two references")
+
+
+def _corrupt(why: str) -> LivepatchError:
+    return LivepatchError("patch_corrupt", "the patch file is damaged or no patch file: %s" % why)
