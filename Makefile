@@ -10,10 +10,10 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PYENV_VERSION ANSIBLE_CONFIG
 MAKEFLAGS += --no-print-directory
 
 STEP := @tools/step
-SCRIPTS := .ci/run $(wildcard tools/*)
+SCRIPTS := .ci/run tests/fleet tests/testbed/host-init $(wildcard tools/*)
 LINTS := ruff ruff-format mypy shellcheck
 
-.PHONY: help test demo lint $(LINTS) units sanity integration bench test-redis ready clean
+.PHONY: help test demo lint $(LINTS) units sanity testbed integration bench test-redis ready clean
 
 help: ## say what there is
 	@echo "cgl.livepatch: what you can make"
@@ -40,6 +40,9 @@ shellcheck: ready
 
 units: ready ## the unit tests
 	$(STEP) $@ python -m pytest tests/unit
+
+testbed: ready ## the tests of the test bed (hosts as namespaces; needs root)
+	$(STEP) $@ python -m pytest tests/testbed
 
 clean: ## remove all that was made here
 	rm -rf .build .cache .venv tests/output
