@@ -106,18 +106,23 @@ class Fleet:
         """COMMAND made to run on HOST: its files, processes and network."""
         return ["nsenter", f"--target={self.host(host).pid}", "--all", "--wdns=/root", "--", *command]
 
-    def run(self, command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, command: Sequence[str], check: bool = False, **options: Any
+    ) -> subprocess.CompletedProcess[str]:
         """Run COMMAND (ansible-playbook, a client) on the controller's side; OPTIONS are subprocess.run's."""
         options = {"text": True, "env": self.environment(), **options}
-        return subprocess.run(self.run_command(command), **options)
+        return subprocess.run(self.run_command(command), check=check, **options)
 
-    def exec(self, host: str, command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    def exec(
+        self, host: str, command: Sequence[str], check: bool = False, **options: Any
+    ) -> subprocess.CompletedProcess[str]:
         """Run COMMAND on HOST, past SSH, and hand back what it said; OPTIONS are subprocess.run's."""
         path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         clean = {"PATH": path, "HOME": "/root", "LANG": "C.UTF-8", "TERM": os.environ.get("TERM", "dumb")}
         if not {"stdout", "stderr", "capture_output"} & options.keys():
             options["capture_output"] = True
-        return subprocess.run(self.exec_command(host, command), **{"text": True, "env": clean, **options})
+        options = {"text": True, "env": clean, **options}
+        return subprocess.run(self.exec_command(host, command), check=check, **options)
 
     def path(self, host: str, path: str) -> Path:
         """A file of HOST as this machine can open it."""
