@@ -112,9 +112,12 @@ def _symbols(elf: Any, sections: list[Section], numbers: dict[int, int]) -> tupl
     symbols: list[Symbol] = []
     names: list[str] = []
     for symbol in table.iter_symbols():
-        names.append(symbol.name)
         place = numbers.get(symbol["st_shndx"]) if isinstance(symbol["st_shndx"], int) else None
-        if place is None or not symbol.name:
+        is_section = symbol["st_info"]["type"] == "STT_SECTION"
+        names.append(sections[place].name if is_section and place is not None else symbol.name)
+        if is_section and place is not None:
+            symbols.append(Symbol(sections[place].name, place, 0, sections[place].size, False))
+        if place is None or not symbol.name or is_section:
             continue
         if symbol["st_value"] + symbol["st_size"] > sections[place].size:
             raise _corrupt("symbol %s lies outside its section" % symbol.name)

@@ -1,0 +1,120 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Deciding, for each function, between the two ways to switch it over.
+
+byte: its first byte becomes a jump's, the bytes behind it stay and name the place of a small branch mapped beforehand
+(a one-byte store is never seen by halves, so nobody has to stop). jump: a whole five-byte jump, for which every thread
+must stop. Byte wherever the place it needs is free, jump for the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .._errors import LivepatchError
+from .._patch.manifest import ReplacedFunction
+from .branch import x86_64 as branch
+from .image import PAGE, aligned
+from .place import FreeSpace
+
+BYTE, JUMP = "byte", "jump"
+
+
+@dataclass(frozen=True)
+class Switch:
+    """How one function is switched: at `site`, from bytes `old` to `new`.
+
+    `form` is BYTE or JUMP; for BYTE the branch lies at `place`, else that is 0. All addresses are run-time.
+    """
+
+    function: ReplacedFunction
+    form: str
+    site: int
+    old: bytes
+    new: bytes
+    place: int
+    code: int
+
+
+def choose_switches(
+    functions: tuple[ReplacedFunction, ...], codes: dict[str, int], bias: int, space: FreeSpace, forms: tuple[str, ...]
+) -> list[Switch]:
+    """A switch for every function; `codes` holds the address of each one's new code, by name of its symbol.
+
+    `forms`: the forms that may be used, preferred one first. Raises LivepatchError function_too_short.
+    """
+    places = Places(space)
+    found = []
+    for function in functions:
+        entry, code = bias + function.offset, codes[function.symbol]
+        for form in forms:
+            switch = _byte(function, entry, code, places) if form == BYTE else _jump(function, entry, code)
+            if switch:
+                found.append(switch)
+                break
+        else:
+            raise LivepatchError(
+                "function_too_short",
+                "%s has %d bytes that may be overwritten, a jump takes %d, and the place that its own bytes name is taken"
+                % (function.name, function.overwritable, branch.JUMP_SIZE),
+            )
+    return found
+
+
+class Places:
+    """The places that byte switches name: pages are shared, bytes are not."""
+
+    def __init__(self, space: FreeSpace) -> None:
+        self._space = space
+        self._bytes: list[tuple[int, int]] = []
+        self._pages: set[int] = set()
+
+    def take(self, place: int, size: int) -> bool:
+        """Take `size` bytes at `place` if they are free, with the pages they lie on."""
+        if any(place < end and start < place + size for start, end in self._bytes):
+            return False
+        new = [page for page in range(place & -PAGE, aligned(place + size, PAGE), PAGE) if page not in self._pages]
+        if not all(self._space.is_free(page, page + PAGE) for page in new):
+            return False
+        self._pages.update(new)
+        self._bytes.append((place, place + size))
+        return True
+
+
+def _byte(function: ReplacedFunction, entry: int, code: int, places: Places) -> Switch | None:
+    old = bytes.fromhex(function.entry)
+    place = branch.punned_place(entry, old)
+    if place is None or not places.take(place, branch.LONGEST):
+        return None
+    return Switch(function, BYTE, entry, old[:1], branch.JUMP_BYTE, place, code)
+
+
+def _jump(function: ReplacedFunction, entry: int, code: int) -> Switch | None:
+    old = bytes.fromhex(function.entry)
+    skip = len(branch.ENDBR64) if old.startswith(branch.ENDBR64) and len(old) >= 9 else 0
+    if len(old) < skip + branch.JUMP_SIZE or not branch.reaches(entry + skip, code):
+        return None
+    site = entry + skip
+    return Switch(function, JUMP, site, old[skip : skip + branch.JUMP_SIZE], branch.jump(site, code), 0, code)
+
+
+def place_runs(switches: list[Switch]) -> list[tuple[int, bytes]]:
+    """The branches of the byte switches as page runs: (address, content), whole pages, in address order.
+
+    What is not a branch is int3, so that a stray jump there is noticed.
+    """
+    content: dict[int, bytearray] = {}
+    for switch in switches:
+        if switch.form != BYTE:
+            continue
+        for index, byte in enumerate(branch.branch(switch.place, switch.code)):
+            page = switch.place + index & -PAGE
+            content.setdefault(page, bytearray(b"\xcc" * PAGE))[switch.place + index - page] = byte
+    runs: list[tuple[int, bytearray]] = []
+    for page in sorted(content):
+        if runs and runs[-1][0] + len(runs[-1][1]) == page:
+            runs[-1][1].extend(content[page])
+        else:
+            runs.append((page, content[page]))
+    return [(page, bytes(run)) for page, run in runs]

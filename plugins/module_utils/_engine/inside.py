@@ -1,0 +1,95 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Who is inside a piece of code: whose program counter, registers or stack lead into it.
+
+No unwind information is used. Every word of a stack from the stack pointer up that could be an address in the code counts,
+at any alignment: a return address, the saved program counter of a signal frame, a function pointer about to be called.
+That can be wrong in one direction only: not knowing counts as inside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .._process.maps import Mapping, mapping_at
+from .._process.process import Process
+from .._ptrace import x86_64 as arch
+from .._ptrace.hold import held_thread
+
+# A stack is read in pieces of this size, bytes, and no further than this.
+_PIECE, _MOST = 1 << 16, 64 << 20
+
+
+@dataclass(frozen=True)
+class Inside:
+    """One thread that is, or may come back, inside: `where` is the address in the code that was found."""
+
+    tid: int
+    where: int
+
+
+def threads_inside(
+    process: Process, mappings: list[Mapping], registers: dict[int, bytes], ranges: list[tuple[int, int]]
+) -> list[Inside]:
+    """Which of these stopped threads are inside one of the ranges [start, end); `mappings` may be a little older."""
+    found = []
+    for tid, held in registers.items():
+        where = _inside(process, mappings, held, ranges)
+        if where:
+            found.append(Inside(tid, where))
+    return found
+
+
+def anyone_inside(process: Process, ranges: list[tuple[int, int]], timeout: float) -> Inside | None:
+    """The first thread that is inside one of the ranges, or None.
+
+    Each thread is held by itself for a moment: nobody can enter any more, so one look at each is enough. A thread that
+    does not come to a stop within `timeout` seconds counts as inside. Raises LivepatchError.
+    """
+    looked: set[int] = set()
+    while True:
+        new = [tid for tid in process.threads() if tid not in looked]
+        if not new:
+            return None
+        mappings = process.maps()
+        for tid in new:
+            looked.add(tid)
+            with held_thread(process, tid, timeout) as thread:
+                where = _inside(process, mappings, thread.registers, ranges) if thread else 0
+            if where:
+                return Inside(tid, where)
+
+
+def find_address(data: bytes, ranges: list[tuple[int, int]]) -> int:
+    """The first little-endian 8-byte word in `data`, at any alignment, that lies in one of the ranges; 0 for none.
+
+    Searched by the common upper bytes of the addresses, which bytes.find does at memory speed.
+    """
+    for start, end in ranges:
+        for upper in range(start >> 24, (end - 1 >> 24) + 1):
+            needle = upper.to_bytes(5, "little")
+            at = data.find(needle, 3)
+            while at >= 0:
+                word = int.from_bytes(data[at - 3 : at + 5], "little")
+                if start <= word < end:
+                    return word
+                at = data.find(needle, at + 1)
+    return 0
+
+
+def _inside(process: Process, mappings: list[Mapping], registers: bytes, ranges: list[tuple[int, int]]) -> int:
+    where = find_address(registers, ranges)
+    if where:
+        return where
+    at = arch.stack_pointer(registers) - arch.RED_ZONE
+    mapping = mapping_at(mappings, arch.stack_pointer(registers))
+    end = min(mapping.end, at + _MOST) if mapping else at
+    while at < end:
+        piece = process.memory.read_some(at, min(_PIECE, end - at))
+        where = find_address(piece, ranges)
+        if where or not piece:
+            return where
+        # Pieces overlap by a word less one byte, so that none is cut in two.
+        at += max(len(piece) - 7, 1) if len(piece) == _PIECE else len(piece)
+    return 0

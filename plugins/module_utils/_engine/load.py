@@ -1,0 +1,196 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Loading: everything about a patch is worked out and put beside the running program, which does not use it yet."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from .._elf.header import PF_X
+from .._errors import LivepatchError
+from .._patch.content import Patch
+from .._process.link_map import executable_start
+from .._process.objects import MappedObject, find_object, mapped_objects
+from .._process.process import Process
+from .choose_switch import BYTE, JUMP, Switch, choose_switches, place_runs
+from .image import Image, pages
+from .place import FreeSpace
+from .region import (
+    HEADER_SIZE,
+    LOADED,
+    LOADING,
+    Mutable,
+    Region,
+    Site,
+    describe,
+    find_region,
+    find_regions,
+    header,
+    leftovers,
+    write_mutable,
+)
+from .resolve import Resolver
+from .sites import check_original
+from .transfer import map_region, unmap
+
+_FRESH = Mutable(LOADING, "none", 0, 0, 0)
+_EXECUTE_READ = 5
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A patch as it would lie in one process: the region and the bytes of each of its parts, in the same order."""
+
+    region: Region
+    contents: tuple[bytes, ...]
+
+
+def prepare(process: Process, patch: Patch, forms: tuple[str, ...] = (BYTE, JUMP)) -> Prepared:
+    """Work everything out for one process, changing nothing; it runs on meanwhile.
+
+    Raises LivepatchError build_id_mismatch, arch_mismatch, object_modified, symbol_not_found, no_room_near_object,
+    function_too_short, patch_corrupt, patch_unsupported, not_permitted, process_gone.
+    """
+    memory, mappings, manifest = process.memory, process.maps(), patch.manifest
+    objects = mapped_objects(memory, mappings)
+    target = find_object(objects, manifest.object.build_id, str(process))
+    if target.header.machine != manifest.object.arch:
+        raise LivepatchError(
+            "arch_mismatch", "the patch is for %s, %s runs %s" % (manifest.object.arch, process, target.header.machine)
+        )
+    regions = find_regions(memory, mappings)
+    for function in manifest.functions:
+        if not target.holds(function.offset, max(function.size, len(function.entry) // 2), PF_X):
+            raise LivepatchError("patch_corrupt", "the patch places %s outside the code of its object" % function.name)
+        check_original(memory, regions, function, target.bias + function.offset, str(process))
+    for value in manifest.data:
+        if not target.holds(value.offset, len(value.old) // 2, 0):
+            raise LivepatchError("patch_corrupt", "the patch places %s outside its object" % value.name)
+    addresses = Resolver(process, target, objects).addresses(manifest)
+    space = FreeSpace(mappings, _executable_end(process, objects))
+    reserve = HEADER_SIZE + 4096
+    while True:
+        image = Image(patch, reserve)
+        base = space.near(target, image.size, image.absolute())
+        prepared = _at(patch, target, image, base, addresses, _less(space, base, image.size), forms)
+        if len(prepared.contents[0]) <= image.segments[0].size:
+            return prepared
+        reserve = len(prepared.contents[0])
+
+
+def load(process: Process, prepared: Prepared) -> tuple[Region, int]:
+    """Put a prepared patch into its process; the region, and how long one thread was held for it, microseconds.
+
+    Raises LivepatchError; then nothing of it is left there.
+    """
+    parts = list(zip(prepared.region.parts, prepared.contents))
+    held_us = map_region(process, prepared.region.id, parts)
+    try:
+        _check_parts(process, prepared)
+        done = Mutable(LOADED, "none", 1, 0, held_us)
+        return write_mutable(process.memory, prepared.region, done), held_us
+    except LivepatchError:
+        unmap(process, [(start, size) for start, size, _protection in prepared.region.parts])
+        raise
+
+
+def loaded_before(process: Process, patch: Patch) -> Region | None:
+    """The region of this very patch if the process has it already, else None.
+
+    Raises LivepatchError already_loaded when another patch of the same id is there.
+    """
+    region = find_region(find_regions(process.memory, process.maps()), patch.manifest.id)
+    if region is not None and region.sha256 != patch.sha256:
+        raise LivepatchError(
+            "already_loaded",
+            "%s has another patch %s loaded (version %s, sha256 %s...)"
+            % (process, region.id, region.version, region.sha256[:12]),
+        )
+    return region
+
+
+def clear_remains(process: Process, patch_id: str) -> bool:
+    """Take out what a tool that died while loading or unloading this patch left behind; True when there was something.
+
+    Raises LivepatchError.
+    """
+    mappings = process.maps()
+    left = leftovers(mappings, find_regions(process.memory, mappings), patch_id)
+    if left:
+        unmap(process, [(mapping.start, mapping.end - mapping.start) for mapping in left])
+    return bool(left)
+
+
+def _at(
+    patch: Patch,
+    target: MappedObject,
+    image: Image,
+    base: int,
+    addresses: dict[str, int],
+    space: FreeSpace,
+    forms: tuple[str, ...],
+) -> Prepared:
+    manifest = patch.manifest
+    codes = {function.symbol: base + image.symbol(function.symbol) for function in manifest.functions}
+    switches = choose_switches(manifest.functions, codes, target.bias, space, forms)
+    runs = place_runs(switches)
+    content = image.linked(base, addresses)
+    parts = [(base + part.offset, part.size, part.protection) for part in image.segments]
+    parts += [(start, len(run), _EXECUTE_READ) for start, run in runs]
+    bodies = [bytes(content[part.offset : part.offset + part.size]) for part in image.segments[1:]]
+    bodies += [run for _start, run in runs]
+    kept = [(base + part.offset, part.size) for part in image.unchanging] + [(start, len(run)) for start, run in runs]
+    held = {start: body for (start, _size, _protection), body in zip(parts[1:], bodies)}
+    region = Region(
+        address=base,
+        mutable=_FRESH,
+        id=manifest.id,
+        version=manifest.version,
+        sha256=patch.sha256,
+        patch={
+            "description": manifest.description,
+            "cves": list(manifest.cves),
+            "requires": list(manifest.requires),
+            "replaces": list(manifest.replaces),
+            "consistency": manifest.consistency,
+            "build_id": manifest.object.build_id,
+        },
+        object_path=target.path,
+        object_start=target.start,
+        sites=tuple(_sites(switches, target, patch)),
+        parts=tuple(parts),
+        digests=tuple((start, size, hashlib.sha256(held[start]).hexdigest()) for start, size in kept),
+    )
+    description = describe(region)
+    first = header(base, description, _FRESH) + description
+    size = max(image.segments[0].size, pages(len(first)))
+    return Prepared(region, (first.ljust(size, b"\0"),) + tuple(bodies))
+
+
+def _sites(switches: list[Switch], target: MappedObject, patch: Patch) -> list[Site]:
+    sites = [
+        Site(part.function.name, part.form, part.site, part.old, part.new, target.bias + part.function.offset, part.code)
+        for part in switches
+    ]
+    for value in patch.manifest.data:
+        address = target.bias + value.offset
+        sites.append(Site(value.name, "data", address, bytes.fromhex(value.old), bytes.fromhex(value.new)))
+    return sites
+
+
+def _less(space: FreeSpace, base: int, size: int) -> FreeSpace:
+    space.take(base, base + size)
+    return space
+
+
+def _executable_end(process: Process, objects: list[MappedObject]) -> int:
+    start = executable_start(process)
+    return max([found.end for found in objects if found.start == start] + [start])
+
+
+def _check_parts(process: Process, prepared: Prepared) -> None:
+    for (start, size, _protection), content in zip(prepared.region.parts, prepared.contents):
+        if process.memory.read(start, size) != content:
+            raise LivepatchError("memory_mismatch", "what was put at %#x of %s is not what is there" % (start, process))

@@ -1,0 +1,201 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The region: the layout of what a patch leaves in a process, and which describes itself.
+
+All its mappings are private ones of one memfd named `livepatch:<id>`, so /proc/PID/maps shows them and fork keeps them.
+The first page starts with a header; behind it stands, as JSON, everything that later steps must know. Nothing about a
+patch in a process is kept anywhere else. The header's state tells how far whoever worked on it got.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+from .._errors import LivepatchError
+from .._process.maps import Mapping
+from .._process.memory import Memory
+
+MAGIC = b"LIVEPTCH"
+VERSION = 1
+NAME = "livepatch:"
+LOADING, LOADED, ACTIVATING, ACTIVE, DEACTIVATING, UNLOADING = range(1, 7)
+STATE_NAMES = {
+    LOADING: "loading",
+    LOADED: "loaded",
+    ACTIVATING: "activating",
+    ACTIVE: "active",
+    DEACTIVATING: "deactivating",
+    UNLOADING: "unloading",
+}
+# magic, version, description size, own address, description digest | state, switch, sequence, activated, stop
+_FIXED = struct.Struct("<8sIIQ32s")
+_MUTABLE = struct.Struct("<IIQQQ")
+_MUTABLE_AT = _FIXED.size
+# In these states the region is only half there: what is left of it is to be taken out.
+HALF = (LOADING, UNLOADING)
+HEADER_SIZE = _FIXED.size + _MUTABLE.size
+_SWITCH_NUMBERS = {"none": 0, "byte": 1, "stop": 2}
+MOST_DESCRIPTION = 4 << 20
+
+
+@dataclass(frozen=True)
+class Mutable:
+    """The part of the header that changes: `sequence` counts changes, `activated_at` is seconds since 1970 or 0."""
+
+    state: int
+    switch: str
+    sequence: int
+    activated_at: int
+    stop_us: int
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place in the program that activation changes. `kind`: byte, jump, or data; run-time address, old and new bytes."""
+
+    name: str
+    kind: str
+    address: int
+    old: bytes
+    new: bytes
+    entry: int = 0
+    code: int = 0
+
+
+@dataclass(frozen=True)
+class Region:
+    """A region found in, or about to be put into, a process. `parts`: (start, size, PROT_ bits) of all its mappings."""
+
+    address: int
+    mutable: Mutable
+    id: str
+    version: str
+    sha256: str
+    patch: dict[str, Any]
+    object_path: str
+    object_start: int
+    sites: tuple[Site, ...]
+    parts: tuple[tuple[int, int, int], ...]
+    digests: tuple[tuple[int, int, str], ...]
+
+    def code_ranges(self) -> list[tuple[int, int]]:
+        """The address ranges [start, end) in which the patch has code: its text and its branches."""
+        return [(start, start + size) for start, size, protection in self.parts if protection & 4]
+
+
+def describe(region: Region) -> bytes:
+    """The description of a region as it stands behind the header."""
+    plain = {
+        "id": region.id,
+        "version": region.version,
+        "sha256": region.sha256,
+        "patch": region.patch,
+        "object_path": region.object_path,
+        "object_start": region.object_start,
+        "sites": [
+            [site.name, site.kind, site.address, site.old.hex(), site.new.hex(), site.entry, site.code] for site in region.sites
+        ],
+        "parts": region.parts,
+        "digests": region.digests,
+    }
+    return json.dumps(plain, sort_keys=True).encode("ascii")
+
+
+def header(address: int, description: bytes, mutable: Mutable) -> bytes:
+    """The header of a region at `address`."""
+    digest = hashlib.sha256(description).digest()
+    return _FIXED.pack(MAGIC, VERSION, len(description), address, digest) + _pack(mutable)
+
+
+def write_mutable(memory: Memory, region: Region, mutable: Mutable) -> Region:
+    """Write the changing part of the header; the region with it. Raises as Memory.write does."""
+    memory.write(region.address + _MUTABLE_AT, _pack(mutable))
+    return Region(**{**vars(region), "mutable": mutable})
+
+
+def find_regions(memory: Memory, mappings: list[Mapping]) -> list[Region]:
+    """Every region in a process, in order of activation (those not active first), then of address."""
+    found = []
+    for mapping in mappings:
+        if mapping.path.startswith("/memfd:" + NAME) and mapping.offset == 0:
+            region = read_region(memory, mapping.start)
+            if region:
+                found.append(region)
+    return sorted(found, key=lambda region: (region.mutable.activated_at, region.address))
+
+
+def find_region(regions: list[Region], patch_id: str) -> Region | None:
+    """The whole region of a patch, or None."""
+    for region in regions:
+        if region.id == patch_id and region.mutable.state not in HALF:
+            return region
+    return None
+
+
+def read_region(memory: Memory, address: int) -> Region | None:
+    """The region whose header lies at `address`, or None when there is none that is whole."""
+    try:
+        raw = memory.read(address, HEADER_SIZE)
+        magic, version, size, own_address, digest = _FIXED.unpack_from(raw)
+        if magic != MAGIC or version != VERSION or own_address != address or size > MOST_DESCRIPTION:
+            return None
+        description = memory.read(address + HEADER_SIZE, size)
+        if hashlib.sha256(description).digest() != digest:
+            return None
+        return _parse(address, _unpack(raw), json.loads(description))
+    except (OSError, ValueError, KeyError, TypeError, struct.error):
+        return None
+
+
+def leftovers(mappings: list[Mapping], regions: list[Region], patch_id: str) -> list[Mapping]:
+    """Mappings named for a patch that no whole region accounts for: what a tool that died left, header last."""
+    parts = [part for region in regions if region.mutable.state not in HALF for part in region.parts]
+    return [
+        mapping
+        for mapping in mappings
+        if mapping.path.startswith("/memfd:%s%s (" % (NAME, patch_id))
+        and not any(start <= mapping.start < start + size for start, size, _protection in parts)
+    ]
+
+
+def _parse(address: int, mutable: Mutable, plain: dict[str, Any]) -> Region:
+    return Region(
+        address=address,
+        mutable=mutable,
+        id=str(plain["id"]),
+        version=str(plain["version"]),
+        sha256=str(plain["sha256"]),
+        patch=dict(plain["patch"]),
+        object_path=str(plain["object_path"]),
+        object_start=int(plain["object_start"]),
+        sites=tuple(
+            Site(str(name), str(kind), int(at), bytes.fromhex(old), bytes.fromhex(new), int(entry), int(code))
+            for name, kind, at, old, new, entry, code in plain["sites"]
+        ),
+        parts=tuple((int(start), int(size), int(protection)) for start, size, protection in plain["parts"]),
+        digests=tuple((int(start), int(size), str(digest)) for start, size, digest in plain["digests"]),
+    )
+
+
+def _pack(mutable: Mutable) -> bytes:
+    return _MUTABLE.pack(
+        mutable.state, _SWITCH_NUMBERS[mutable.switch], mutable.sequence, mutable.activated_at, mutable.stop_us
+    )
+
+
+def _unpack(raw: bytes) -> Mutable:
+    state, switch, sequence, activated_at, stop_us = _MUTABLE.unpack_from(raw, _MUTABLE_AT)
+    if state not in STATE_NAMES:
+        raise ValueError("state %d" % state)
+    names = {number: name for name, number in _SWITCH_NUMBERS.items()}
+    return Mutable(state, names[switch], sequence, activated_at, stop_us)
+
+
+def missing_patch(patch_id: str, who: str) -> LivepatchError:
+    """The error for a patch that is not in a process."""
+    return LivepatchError("not_loaded", "patch %s is not loaded in %s" % (patch_id, who))

@@ -1,0 +1,87 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Where the references of a patch lead in one process: its own object by offset, everything else as the process has it."""
+
+from __future__ import annotations
+
+from typing import Iterator
+
+from .._elf.dynamic import Definition, Slot
+from .._errors import LivepatchError
+from .._patch.manifest import Manifest, Reference
+from .._process.link_map import LinkedObject, linked_objects, scope_of, slot_value
+from .._process.objects import MappedObject
+from .._process.process import Process
+
+_BOUND_KINDS = (1, 6, 7)  # R_X86_64_64, GLOB_DAT, JUMP_SLOT
+_IRELATIVE = 37
+
+
+class Resolver:
+    """Look-ups in one process for one object; the list of linked objects is read once, when first needed."""
+
+    def __init__(self, process: Process, target: MappedObject, mapped: list[MappedObject]) -> None:
+        self._process = process
+        self._target = target
+        self._mapped = mapped
+        self._linked: list[LinkedObject] | None = None
+
+    def addresses(self, manifest: Manifest) -> dict[str, int]:
+        """The run-time address of every reference, by symbol. Raises LivepatchError symbol_not_found or patch_corrupt."""
+        return {reference.symbol: self._address(reference) for reference in manifest.references}
+
+    def _address(self, reference: Reference) -> int:
+        if reference.kind == "object":
+            if not self._target.holds(reference.offset, 1, 0):
+                raise LivepatchError("patch_corrupt", "the patch places %s outside its object" % reference.name)
+            return self._target.bias + reference.offset
+        if reference.slot:
+            if not self._target.holds(reference.slot, 8, 0):
+                raise LivepatchError("patch_corrupt", "the patch places the slot of %s outside its object" % reference.name)
+            value = slot_value(self._process.memory, self._target.bias + reference.slot)
+            # A slot that still leads into its own object was not bound yet (lazy binding), or is bound to that object.
+            if value and not self._target.start <= value < self._target.end:
+                return value
+        return self._look_up(reference)
+
+    def _look_up(self, reference: Reference) -> int:
+        for candidate in scope_of(self._objects(), self._target.bias):
+            found = candidate.table.look_up(reference.name, reference.version)
+            if found is None:
+                continue
+            if found.is_tls:
+                raise self._not_found(reference, "it is thread-local")
+            return self._resolved(reference, candidate, found) if found.is_ifunc else found.address
+        raise self._not_found(reference, "no library in its scope defines it")
+
+    def _resolved(self, reference: Reference, owner: LinkedObject, found: Definition) -> int:
+        """What the process itself chose for an IFUNC: we must not run its resolver."""
+        for candidate, slot in self._slots():
+            bound = slot.name == reference.name and slot.kind in _BOUND_KINDS
+            own = candidate is owner and slot.kind == _IRELATIVE and owner.table.bias + slot.addend == found.address
+            if bound or own:
+                value = slot_value(self._process.memory, slot.address)
+                if value and value != found.address and (own or not self._is_stub(candidate, value)):
+                    return value
+        raise self._not_found(reference, "it is an IFUNC that the process has not resolved anywhere")
+
+    def _is_stub(self, owner: LinkedObject, value: int) -> bool:
+        """True when a slot leads into the very object it belongs to: then it was not bound yet."""
+        return any(part.bias == owner.table.bias and part.start <= value < part.end for part in self._mapped)
+
+    def _slots(self) -> Iterator[tuple[LinkedObject, Slot]]:
+        for candidate in self._objects():
+            for slot in candidate.table.slots():
+                yield candidate, slot
+
+    def _objects(self) -> list[LinkedObject]:
+        if self._linked is None:
+            self._linked = linked_objects(self._process)
+        return self._linked
+
+    def _not_found(self, reference: Reference, why: str) -> LivepatchError:
+        version = "@" + reference.version if reference.version else ""
+        return LivepatchError(
+            "symbol_not_found", "%s%s is not to be had in %s: %s" % (reference.name, version, self._process, why)
+        )

@@ -1,0 +1,101 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The two ways to make the writes of a switch: while everybody runs, or while everybody stands still."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from .._errors import LivepatchError
+from .._process.memory import Memory
+from .._process.process import Process
+from .._ptrace.stop import BudgetExceeded, StopWindow, stopped
+from .inside import threads_inside
+from .region import Site
+from .restore import put_back
+
+# Between two attempts, seconds: long enough for a thread to leave a function, short beside any timeout.
+_PAUSE = 0.02
+
+
+@dataclass(frozen=True)
+class Write:
+    """One change of bytes at a site: from `old`, which must be there, to `new`."""
+
+    site: Site
+    old: bytes
+    new: bytes
+
+
+def switch_running(process: Process, writes: list[Write]) -> None:
+    """Make one-byte writes while all threads run. Raises LivepatchError; then every byte is as it was."""
+    done: list[Write] = []
+    _check(process.memory, writes, str(process))
+    try:
+        for write in writes:
+            done.append(write)
+            process.memory.write(write.site.address, write.new)
+    except (LivepatchError, OSError):
+        put_back(process.memory, [(write.site.address, write.new, write.old) for write in done])
+        raise
+
+
+def switch_stopped(
+    process: Process, writes: list[Write], ranges: list[tuple[int, int]], max_stop: float, timeout: float
+) -> tuple[int, int]:
+    """Make all writes in one stop of all threads; (stop time in microseconds, attempts).
+
+    `ranges`: the bytes [start, end) that are overwritten as a whole, inside which nobody may stand. `max_stop` and
+    `timeout` are seconds. Raises LivepatchError stop_budget_exceeded or function_busy when no attempt until `timeout`
+    succeeded, and as Memory.write does; then every byte is as it was and all threads run.
+    """
+    _check(process.memory, writes, str(process))
+    end = time.monotonic() + timeout
+    attempts = 0
+    insides = [(start + 1, stop) for start, stop in ranges if stop - start > 1]
+    while True:
+        attempts += 1
+        mappings = process.maps() if insides else []
+        try:
+            with stopped(process, max_stop) as window:
+                busy = threads_inside(process, mappings, window.registers, insides) if insides else []
+                if not busy:
+                    _write_all(process, window, writes)
+            if not busy:
+                return window.stop_us, attempts
+            error = LivepatchError(
+                "function_busy", "thread %d of %s stands in the bytes to be overwritten" % (busy[0].tid, process)
+            )
+        except BudgetExceeded as exceeded:
+            error = LivepatchError(
+                "stop_budget_exceeded",
+                "%s would have been stopped for more than %g ms (late: thread %s); it runs on unchanged, %d attempts"
+                % (process, max_stop * 1e3, ", ".join(map(str, exceeded.late[:4])) or "none", attempts),
+            )
+        if time.monotonic() + _PAUSE > end:
+            raise error
+        time.sleep(_PAUSE)
+
+
+def _write_all(process: Process, window: StopWindow, writes: list[Write]) -> None:
+    _check(process.memory, writes, str(process))
+    window.check_budget()
+    done: list[Write] = []
+    try:
+        for write in writes:
+            done.append(write)
+            process.memory.write(write.site.address, write.new)
+    except (LivepatchError, OSError):
+        put_back(process.memory, [(write.site.address, write.new, write.old) for write in done])
+        raise
+
+
+def _check(memory: Memory, writes: list[Write], who: str) -> None:
+    for write in writes:
+        if memory.read(write.site.address, len(write.old)) != write.old:
+            what = "the value of" if write.site.kind == "data" else "the code of"
+            raise LivepatchError(
+                "object_modified", "%s %s at %#x of %s has changed meanwhile" % (what, write.site.name, write.site.address, who)
+            )

@@ -1,0 +1,114 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Carrying a region into a process, and out again: its memfd, its mappings. The content never passes through the program."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from .._errors import LivepatchError
+from .._process.process import Process
+from .._ptrace.injected_call import InjectedCalls, injected_calls
+from .region import NAME
+
+_MAP_PRIVATE, _MAP_FIXED_NOREPLACE = 2, 0x100000
+_MFD_CLOEXEC, _MFD_EXEC = 1, 0x10
+# One hold of the thread is kept well under a millisecond: this many calls, then it runs on before the next hold.
+_CALLS_A_HOLD = 6
+
+
+def map_region(process: Process, patch_id: str, parts: list[tuple[tuple[int, int, int], bytes]]) -> int:
+    """Map parts ((start, size, PROT_ bits), content) from one new memfd; the longest hold of a thread, microseconds.
+
+    Raises LivepatchError no_room_near_object, not_permitted, function_busy, process_gone, already_traced; whatever was
+    mapped is unmapped then.
+    """
+    held: list[int] = []
+    done: list[tuple[int, int]] = []
+    descriptor = -1
+    try:
+        with injected_calls(process) as calls:
+            descriptor = _make_file(process, calls, patch_id, [content for _part, content in parts])
+        held.append(calls.held_us)
+        offset = 0
+        for some in range(0, len(parts), _CALLS_A_HOLD):
+            with injected_calls(process) as calls:
+                for (start, size, protection), _content in parts[some : some + _CALLS_A_HOLD]:
+                    _map(process, calls, start, size, protection, descriptor, offset)
+                    done.append((start, size))
+                    offset += size
+            held.append(calls.held_us)
+    except LivepatchError:
+        _take_back(process, done, descriptor)
+        raise
+    with injected_calls(process) as calls:
+        calls.call("close", descriptor)
+    held.append(calls.held_us)
+    return max(held)
+
+
+def unmap(process: Process, parts: list[tuple[int, int]]) -> int:
+    """Unmap parts (start, size), the last one first; the longest hold of a thread, microseconds. Raises LivepatchError."""
+    held = [0]
+    backwards = parts[::-1]
+    for some in range(0, len(backwards), _CALLS_A_HOLD):
+        with injected_calls(process) as calls:
+            for start, size in backwards[some : some + _CALLS_A_HOLD]:
+                calls.call("munmap", start, size)
+        held.append(calls.held_us)
+    return max(held)
+
+
+def _make_file(process: Process, calls: InjectedCalls, patch_id: str, contents: list[bytes]) -> int:
+    name = calls.place_text(NAME + patch_id)
+    descriptor = calls.call("memfd_create", name, _MFD_CLOEXEC | _MFD_EXEC)
+    if descriptor == -errno.EINVAL:  # MFD_EXEC came with Linux 6.3
+        descriptor = calls.call("memfd_create", name, _MFD_CLOEXEC)
+    if descriptor < 0:
+        raise _refused(process, "memfd_create", descriptor)
+    try:
+        ours = process.open("fd/%d" % descriptor, os.O_RDWR)
+        try:
+            for content in contents:
+                os.write(ours, content)
+        finally:
+            os.close(ours)
+    except (OSError, LivepatchError):
+        calls.call("close", descriptor)
+        raise
+    return descriptor
+
+
+def _map(process: Process, calls: InjectedCalls, start: int, size: int, protection: int, descriptor: int, offset: int) -> None:
+    flags = _MAP_PRIVATE | _MAP_FIXED_NOREPLACE
+    at = calls.call("mmap", start, size, protection, flags, descriptor, offset)
+    if at == start:
+        return
+    if at > 0:  # before Linux 4.17 the address is only a wish
+        calls.call("munmap", at, size)
+        at = -errno.EEXIST
+    if at == -errno.EEXIST:
+        raise LivepatchError(
+            "no_room_near_object", "%s mapped something at %#x meanwhile" % (process, start), "Run the task again."
+        )
+    raise _refused(process, "mmap", at)
+
+
+def _refused(process: Process, call: str, result: int) -> LivepatchError:
+    why = os.strerror(-result)
+    return LivepatchError(
+        "not_permitted",
+        "the kernel refuses %s in %s: %s" % (call, process, why),
+        "Check the limits of the process (address space, open files, locked memory) and its security policy.",
+    )
+
+
+def _take_back(process: Process, done: list[tuple[int, int]], descriptor: int) -> None:
+    if process.has_exited():
+        return
+    unmap(process, done)
+    if descriptor >= 0:
+        with injected_calls(process) as calls:
+            calls.call("close", descriptor)

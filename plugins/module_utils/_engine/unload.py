@@ -1,0 +1,55 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Unloading: once nobody can enter a patch any more and nobody is inside, its memory is given back."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from .._errors import LivepatchError
+from .._process.process import Process
+from .inside import anyone_inside
+from .region import UNLOADING, Region, find_region, find_regions, write_mutable
+from .sites import OLD, site_states
+from .transfer import unmap
+
+# How long one thread may take to come to a stop before it counts as busy, and the pause between two looks, seconds.
+_LOOK, _PAUSE = 0.1, 0.05
+
+
+def unload(process: Process, patch_id: str, timeout: float, pretend: bool = False) -> bool:
+    """Take an inactive patch out of the process; False when it was not there. `pretend`: only check.
+
+    Raises LivepatchError still_active, function_busy (someone was inside at every look until `timeout` seconds had
+    passed), object_modified, not_permitted, already_traced, process_gone; the patch is then loaded as before.
+    """
+    region = find_region(find_regions(process.memory, process.maps()), patch_id)
+    if region is None:
+        return False
+    if set(site_states(process.memory, region)) != {OLD}:
+        raise LivepatchError("still_active", "patch %s is active in %s" % (patch_id, process))
+    if pretend:
+        return True
+    _wait_until_left(process, region, timeout)
+    region = write_mutable(
+        process.memory, region, replace(region.mutable, state=UNLOADING, sequence=region.mutable.sequence + 1)
+    )
+    unmap(process, [(start, size) for start, size, _protection in region.parts])
+    return True
+
+
+def _wait_until_left(process: Process, region: Region, timeout: float) -> None:
+    end = time.monotonic() + timeout
+    while True:
+        inside = anyone_inside(process, region.code_ranges(), _LOOK)
+        if inside is None:
+            return
+        if time.monotonic() + _PAUSE > end:
+            raise LivepatchError(
+                "function_busy",
+                "thread %d of %s is, or may come back, inside patch %s (at %#x)"
+                % (inside.tid, process, region.id, inside.where),
+            )
+        time.sleep(_PAUSE)

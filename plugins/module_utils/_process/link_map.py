@@ -1,0 +1,101 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The objects a process has linked, in the dynamic linker's own order, and the scope that a name is looked up in.
+
+Read from the process's memory: the dynamic linker keeps a list for debuggers (struct r_debug and struct link_map in
+<link.h>), found through the DT_DEBUG entry of the executable.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from .._elf.dynamic import DT_DEBUG, DynamicTable, text_at
+from .._elf.header import PT_DYNAMIC, NotElf, parse_header
+from .memory import Memory
+from .process import Process
+
+_AT_PHDR = 3
+# More objects than any real program links; a damaged list must not keep us reading.
+_MOST_OBJECTS = 8192
+
+
+@dataclass(frozen=True)
+class LinkedObject:
+    """One entry of the list: the path as the dynamic linker has it ("" for the executable), and its dynamic table."""
+
+    name: str
+    table: DynamicTable
+
+    def answers_to(self, needed: str) -> bool:
+        """True when a DT_NEEDED of this name means this object."""
+        return needed in (self.name, self.name.rpartition("/")[2], self.table.soname())
+
+
+def executable_start(process: Process) -> int:
+    """The address of the executable's first page (getauxval(3), AT_PHDR), 0 when it cannot be told."""
+    vector = process.read_bytes("auxv")
+    values = dict(struct.iter_unpack("<QQ", vector[: len(vector) - len(vector) % 16]))
+    headers = values.get(_AT_PHDR, 0)
+    start: int = headers & ~0xFFF
+    return start
+
+
+def linked_objects(process: Process) -> list[LinkedObject]:
+    """Every linked object, the executable first; empty for a static program. Raises OSError where the list is damaged."""
+    memory, start = process.memory, executable_start(process)
+    try:
+        header = parse_header(memory.read, start)
+    except (NotElf, OSError):
+        return []
+    dynamic = header.first(PT_DYNAMIC)
+    if dynamic is None:
+        return []
+    bias = start - header.lowest_page()
+    main = DynamicTable(memory.read, bias, bias + dynamic.address)
+    debug = main.value(DT_DEBUG)
+    if not debug:
+        return [LinkedObject("", main)]
+    found = []
+    at = struct.unpack("<Q", memory.read(debug + 8, 8))[0]
+    while at and len(found) < _MOST_OBJECTS:
+        address, name_at, table_at, following = struct.unpack("<QQQQ", memory.read(at, 32))
+        found.append(LinkedObject(text_at(memory.read, name_at), DynamicTable(memory.read, address, table_at)))
+        at = following
+    return found
+
+
+def scope_of(objects: list[LinkedObject], bias: int) -> list[LinkedObject]:
+    """The objects in which a name used by the object at `bias` is looked up, in order (dlopen(3), ld.so(8)).
+
+    The global scope (the executable, preloaded libraries, then what they need, breadth first), then for an object that
+    came by dlopen the object itself and what it needs.
+    """
+    if not objects:
+        return []
+    own = [candidate for candidate in objects if candidate.table.bias == bias]
+    reached: list[LinkedObject] = []
+    for root in [objects[0]] + own:
+        queue = [root]
+        while queue:
+            at = queue.pop(0)
+            if at in reached:
+                continue
+            reached.append(at)
+            for needed in at.table.needed():
+                queue.extend([candidate for candidate in objects if candidate.answers_to(needed)][:1])
+    # Preloaded libraries stand right behind the executable in the list, and nobody needs them by name.
+    preloaded = []
+    for candidate in objects[1:]:
+        if candidate in reached:
+            break
+        preloaded.append(candidate)
+    return reached[:1] + preloaded + reached[1:]
+
+
+def slot_value(memory: Memory, slot: int) -> int:
+    """The pointer that lies in a slot at a run-time address."""
+    value: int = struct.unpack("<Q", memory.read(slot, 8))[0]
+    return value

@@ -1,0 +1,62 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Reading and writing the memory of a process, through /proc/PID/mem (proc_pid_mem(5))."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from .._errors import LivepatchError
+
+
+class Memory:
+    """One address space. The descriptor pins it: after an exec or exit reads and writes fail, they never reach another."""
+
+    def __init__(self, descriptor: int, owner: str) -> None:
+        self._descriptor = descriptor
+        self._owner = owner
+
+    def read(self, address: int, size: int) -> bytes:
+        """Exactly `size` bytes at `address`.
+
+        Raises OSError (EIO, EFAULT) where nothing is mapped, LivepatchError process_gone when the address space is gone.
+        """
+        data = os.pread(self._descriptor, size, address)
+        if len(data) == size:
+            return data
+        if not data and size:
+            raise LivepatchError("process_gone", "%s has exited or become another program" % self._owner)
+        rest = self.read(address + len(data), size - len(data))
+        return data + rest
+
+    def read_some(self, address: int, size: int) -> bytes:
+        """Up to `size` bytes at `address`: fewer where the mapping ends, none where there is none."""
+        try:
+            return os.pread(self._descriptor, size, address)
+        except OSError:
+            return b""
+
+    def write(self, address: int, data: bytes) -> None:
+        """Write `data` at `address`, also where the program itself may only read, and read it back.
+
+        Private pages are copied on write (FOLL_FORCE). Raises LivepatchError memory_mismatch when what is there then is
+        something else, not_permitted when the kernel denies it, process_gone.
+        """
+        try:
+            written = os.pwrite(self._descriptor, data, address)
+        except OSError as error:
+            if error.errno in (errno.EPERM, errno.EACCES, errno.EIO):
+                raise LivepatchError(
+                    "not_permitted",
+                    "the kernel refuses to write %d bytes at %#x of %s: %s" % (len(data), address, self._owner, error.strerror),
+                    "Check that the kernel allows writes through /proc/PID/mem (boot parameter proc_mem.force_override).",
+                ) from None
+            raise
+        if written == 0 and data:
+            raise LivepatchError("process_gone", "%s has exited or become another program" % self._owner)
+        if written != len(data) or self.read(address, len(data)) != data:
+            raise LivepatchError(
+                "memory_mismatch", "wrote %d bytes at %#x of %s, read back something else" % (len(data), address, self._owner)
+            )

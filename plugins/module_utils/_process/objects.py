@@ -1,0 +1,72 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The objects (executable and shared libraries) that a process has mapped, identified from its memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .._elf.build_id import memory_build_id
+from .._elf.header import Header, NotElf
+from .._errors import LivepatchError
+from .maps import DELETED, Mapping
+from .memory import Memory
+
+
+@dataclass(frozen=True)
+class MappedObject:
+    """One object in one process: `bias` is what to add to a link-time address, `path` as in maps without "(deleted)"."""
+
+    path: str
+    deleted: bool
+    start: int
+    end: int
+    bias: int
+    header: Header
+    build_id: str
+
+    def holds(self, offset: int, size: int, flags: int) -> bool:
+        """True when link-time addresses [offset, offset + size) lie in one mapped segment that has these PF_ flags."""
+        return any(segment.holds(offset, size) and segment.flags & flags == flags for segment in self.header.loads())
+
+
+def candidate_starts(mappings: list[Mapping]) -> list[Mapping]:
+    """The mappings that may be the first page of an object: a file's beginning, and the vDSO is not one."""
+    return [mapping for mapping in mappings if mapping.offset == 0 and mapping.is_file() and mapping.permissions[0] == "r"]
+
+
+def mapped_objects(memory: Memory, mappings: list[Mapping]) -> list[MappedObject]:
+    """Every object with a build-id, in address order; what is no ELF object or has none is left out."""
+    return [found for mapping in candidate_starts(mappings) for found in [object_at(memory, mapping)] if found]
+
+
+def object_at(memory: Memory, mapping: Mapping) -> MappedObject | None:
+    """The object whose first page is `mapping`, or None when it is no object with a build-id."""
+    try:
+        header, bias, build_id = memory_build_id(memory.read, mapping.start)
+    except (NotElf, OSError):
+        return None
+    if build_id is None:
+        return None
+    end = bias + max(segment.address + segment.size for segment in header.loads())
+    deleted = mapping.path.endswith(DELETED)
+    path = mapping.path[: -len(DELETED)] if deleted else mapping.path
+    return MappedObject(path, deleted, mapping.start, end, bias, header, build_id)
+
+
+def find_object(objects: list[MappedObject], build_id: str, who: str) -> MappedObject:
+    """The object with this build-id.
+
+    Raises LivepatchError build_id_mismatch when it is not mapped, symbol_not_found when it is mapped twice (dlmopen).
+    """
+    found = [candidate for candidate in objects if candidate.build_id == build_id]
+    if not found:
+        raise LivepatchError("build_id_mismatch", "%s does not map the object with build-id %s" % (who, build_id))
+    if len(found) > 1:
+        raise LivepatchError(
+            "patch_unsupported",
+            "%s maps the object with build-id %s %d times (dlmopen)" % (who, build_id, len(found)),
+            "Restart the process into the fixed version: a patch for several copies in one process is not supported.",
+        )
+    return found[0]

@@ -1,0 +1,137 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One process of this host, held so that it cannot be mistaken for another that gets its PID later."""
+
+from __future__ import annotations
+
+import errno
+import os
+from types import TracebackType
+
+from .._errors import LivepatchError
+from .maps import Mapping, parse_maps
+from .memory import Memory
+
+
+class Process:
+    """A running process, known by PID and start time.
+
+    Everything is opened relative to a descriptor of /proc/PID, which stays bound to this very process: once it has
+    exited, nothing can be read or written through it, whoever has the PID then.
+    """
+
+    def __init__(self, pid: int) -> None:
+        """Raises LivepatchError process_gone when there is no such process."""
+        self.pid = pid
+        try:
+            self._folder = os.open("/proc/%d" % pid, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            raise LivepatchError("process_gone", "there is no process %d" % pid) from None
+        self._memory: Memory | None = None
+        self._memory_descriptor = -1
+        try:
+            self.start_time = int(self.stat()[19])
+        except LivepatchError:
+            self.close()
+            raise
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let the process go."""
+        for descriptor in (self._memory_descriptor, self._folder):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._memory_descriptor = self._folder = -1
+
+    def __str__(self) -> str:
+        try:
+            return "process %d (%s)" % (self.pid, self.read_text("comm").strip())
+        except LivepatchError:
+            return "process %d" % self.pid
+
+    def open(self, name: str, flags: int = os.O_RDONLY) -> int:
+        """A descriptor of /proc/PID/`name`. Raises LivepatchError process_gone or not_permitted, and OSError."""
+        try:
+            return os.open(name, flags | os.O_CLOEXEC, dir_fd=self._folder)
+        except OSError as error:
+            raise self._explain(error, name) from None
+
+    def read_bytes(self, name: str) -> bytes:
+        """The content of /proc/PID/`name`. Raises as `open` does."""
+        descriptor = self.open(name)
+        try:
+            parts = []
+            while True:
+                part = os.read(descriptor, 1 << 16)
+                if not part:
+                    return b"".join(parts)
+                parts.append(part)
+        except OSError as error:
+            raise self._explain(error, name) from None
+        finally:
+            os.close(descriptor)
+
+    def read_text(self, name: str) -> str:
+        """The content of /proc/PID/`name` as text; bytes that are not UTF-8 are kept as surrogates."""
+        return self.read_bytes(name).decode("utf-8", "surrogateescape")
+
+    def link(self, name: str) -> str:
+        """Where the link /proc/PID/`name` points, or an empty text when that may not be known."""
+        try:
+            return os.readlink(name, dir_fd=self._folder)
+        except OSError:
+            return ""
+
+    def stat(self) -> list[str]:
+        """The fields of /proc/PID/stat from the third (state) on: [0] state, [19] start time in clock ticks since boot."""
+        return self.read_text("stat").rpartition(")")[2].split()
+
+    def status(self, field: str) -> str:
+        """One line's value from /proc/PID/status, for example `Seccomp`; empty when the kernel has no such line."""
+        for line in self.read_text("status").splitlines():
+            if line.startswith(field + ":"):
+                return line.partition(":")[2].strip()
+        return ""
+
+    def maps(self) -> list[Mapping]:
+        """All mappings as they are now."""
+        return parse_maps(self.read_text("maps"))
+
+    def threads(self) -> list[int]:
+        """The thread ids as they are now, the leader among them. Raises LivepatchError process_gone."""
+        try:
+            descriptor = os.open("task", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._folder)
+            try:
+                return [int(name) for name in os.listdir(descriptor)]
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise self._explain(error, "task") from None
+
+    def has_exited(self) -> bool:
+        """True when the process is gone or only its zombie is left."""
+        try:
+            return self.stat()[0] in "ZX"
+        except LivepatchError:
+            return True
+
+    @property
+    def memory(self) -> Memory:
+        """The address space. Raises LivepatchError process_gone or not_permitted."""
+        if self._memory is None:
+            self._memory_descriptor = self.open("mem", os.O_RDWR)
+            self._memory = Memory(self._memory_descriptor, str(self))
+        return self._memory
+
+    def _explain(self, error: OSError, name: str) -> LivepatchError | OSError:
+        if error.errno in (errno.EPERM, errno.EACCES):
+            return LivepatchError("not_permitted", "not allowed to read or write /proc/%d/%s" % (self.pid, name))
+        if error.errno in (errno.ENOENT, errno.ESRCH):
+            return LivepatchError("process_gone", "process %d has exited" % self.pid)
+        return error

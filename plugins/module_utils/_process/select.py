@@ -1,0 +1,110 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Choosing which processes are meant."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from dataclasses import dataclass
+from typing import Iterator
+
+from .._errors import LivepatchError
+from .maps import DELETED, Mapping
+from .objects import candidate_starts, object_at
+from .process import Process
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What narrows the processes of a host; an empty field does not. All that are given must hold.
+
+    `pids`: process ids; `exe`: path of the program; `unit`: systemd unit, `.service` may be left out; `user`: name or
+    number of the owner; `cgroup`: path of a control group, its children included.
+    """
+
+    pids: tuple[int, ...] = ()
+    exe: str = ""
+    unit: str = ""
+    user: str = ""
+    cgroup: str = ""
+
+    def matches(self, process: Process) -> bool:
+        """True when the process is one of those meant. Raises LivepatchError process_gone."""
+        if self.pids and process.pid not in self.pids:
+            return False
+        if self.exe and exe_of(process) != self.exe:
+            return False
+        if self.user and process.status("Uid").split()[1:2] != [_uid(self.user)]:
+            return False
+        if self.unit or self.cgroup:
+            paths = [line.split(":", 2)[2] for line in process.read_text("cgroup").splitlines()]
+            if self.unit and not any(_unit_names(self.unit) & set(path.split("/")) for path in paths):
+                return False
+            wanted = "/" + self.cgroup.strip("/")
+            if self.cgroup and not any((path + "/").startswith(wanted + "/") for path in paths):
+                return False
+        return True
+
+
+def exe_of(process: Process) -> str:
+    """The path of the program, without what the kernel adds when the file is gone; empty when it may not be known."""
+    path = process.link("exe")
+    return path[: -len(DELETED)] if path.endswith(DELETED) else path
+
+
+def selected(selection: Selection) -> Iterator[Process]:
+    """Every process of this host that is meant, open until the next one is asked for; never the caller itself.
+
+    Raises LivepatchError process_gone for a pid that is named and does not exist.
+    """
+    pids = sorted(selection.pids) or [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    for pid in sorted(pids):
+        if pid == os.getpid():
+            continue
+        try:
+            process = Process(pid)
+        except LivepatchError:
+            if selection.pids:
+                raise
+            continue
+        with process:
+            try:
+                meant = selection.matches(process)
+            except LivepatchError:
+                continue
+            if meant:
+                yield process
+
+
+class ObjectFinder:
+    """Finds an object in process after process; each file is identified once, by device and inode."""
+
+    def __init__(self, build_id: str) -> None:
+        self.build_id = build_id
+        self._known: dict[tuple[str, int, int], str] = {}
+
+    def find(self, process: Process, mappings: list[Mapping]) -> Mapping | None:
+        """The first page of the object in this process, or None. Raises LivepatchError not_permitted."""
+        for mapping in candidate_starts(mappings):
+            key = (mapping.device, mapping.inode, mapping.end - mapping.start)
+            if key not in self._known:
+                found = object_at(process.memory, mapping)
+                self._known[key] = found.build_id if found else ""
+            if self._known[key] == self.build_id:
+                return mapping
+        return None
+
+
+def _unit_names(unit: str) -> set[str]:
+    return {unit, unit + ".service"}
+
+
+def _uid(user: str) -> str:
+    if user.isdigit():
+        return user
+    try:
+        return str(pwd.getpwnam(user).pw_uid)
+    except KeyError:
+        raise LivepatchError("process_gone", "there is no user %s here" % user, "Check 'processes.user'.") from None

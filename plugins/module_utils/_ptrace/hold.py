@@ -1,0 +1,97 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Holding one thread while all others run on: to look at it, or to make it do system calls."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import time
+from typing import Iterator
+
+from .._errors import LivepatchError
+from .._process.process import Process
+from . import x86_64 as arch
+from .attach import seize_thread
+from .requests import NT_PRSTATUS, detach, get_register_set, interrupt, is_event_stop, resume, set_register_set, signal_of
+from .wait import child_signals_held, wait_until
+
+
+class HeldThread:
+    """One stopped thread; `registers` are its NT_PRSTATUS bytes as they were when it stopped.
+
+    `held_us` is how long it was held, microseconds, known once it was let go.
+    """
+
+    def __init__(self, process: Process, tid: int) -> None:
+        self.process = process
+        self.tid = tid
+        self.began = time.monotonic()
+        self.registers = b""
+        self.held_us = 0
+        self._signal = 0
+
+    def stop(self, deadline: float, plainly: bool) -> bool:
+        """Stop the thread; False when it exited first or did not stop by `deadline` (time.monotonic seconds).
+
+        `plainly`: signals that arrive first are delivered, until the stop is the one asked for. Raises OSError.
+        """
+        interrupt(self.tid)
+        while True:
+            status = wait_until(self.tid, deadline)
+            if status is None or not os.WIFSTOPPED(status):
+                return False
+            self._signal = signal_of(status)
+            if is_event_stop(status) or not plainly:
+                break
+            resume(self.tid, self._signal)
+        buffer = ctypes.create_string_buffer(arch.REGISTER_BYTES)
+        get_register_set(self.tid, NT_PRSTATUS, buffer)
+        self.registers = buffer.raw
+        return True
+
+    def release(self) -> None:
+        """Let it go as it was."""
+        with contextlib.suppress(OSError):  # killed while held
+            if self.registers and arch.shows_interruption(self.registers):
+                set_register_set(self.tid, NT_PRSTATUS, arch.hide_interruption(self.registers))
+            detach(self.tid, self._signal)
+        self.held_us = int((time.monotonic() - self.began) * 1e6)
+
+
+@contextlib.contextmanager
+def held_thread(process: Process, tid: int, timeout: float, plainly: bool = False, past_seccomp: bool = False) -> Iterator[HeldThread | None]:
+    """One thread stopped while the block runs; None when it exited or could not be stopped within `timeout` seconds.
+
+    Raises LivepatchError already_traced, not_permitted or process_gone.
+    """
+    with child_signals_held():
+        if not seize_thread(process, tid, past_seccomp):
+            yield None
+            return
+        thread = HeldThread(process, tid)
+        try:
+            held = thread.stop(time.monotonic() + timeout, plainly)
+        except (OSError, ChildProcessError):
+            held = False
+        try:
+            yield thread if held else None
+        finally:
+            thread.release()
+            if not held and not process.has_exited():
+                _let_straggler_go(thread)
+
+
+def _let_straggler_go(thread: HeldThread) -> None:
+    """A thread that was late for its stop can only be let go once it has come to it."""
+    try:
+        status = wait_until(thread.tid, time.monotonic() + 2.0)
+    except ChildProcessError:
+        return
+    if status is None:
+        raise LivepatchError(
+            "function_busy", "thread %d of %s sleeps in the kernel and cannot be looked at" % (thread.tid, thread.process)
+        )
+    thread.release()

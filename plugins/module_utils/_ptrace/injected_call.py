@@ -1,0 +1,215 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Making a thread of the program do system calls for us, so that it survives our death at any instant.
+
+No code of the program is run: a stopped thread may hold any lock. The thread enters the kernel at a `syscall; ret` that
+the program has anyway. Before that, a signal frame with everything the thread was lies below its stack's red zone, and
+the return address points to the C library's rt_sigreturn: if nobody is there when the call returns, the thread goes
+through that frame back to where it was, signal mask, floating point and vector state included.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import time
+from dataclasses import dataclass
+from typing import Iterator
+
+from .._errors import LivepatchError
+from .._process.maps import Mapping, mapping_at
+from .._process.process import Process
+from . import x86_64 as arch
+from .hold import HeldThread, held_thread
+from .requests import (
+    NT_PRSTATUS,
+    get_register_set,
+    get_signal_mask,
+    interrupt,
+    is_event_stop,
+    is_syscall_stop,
+    resume,
+    resume_to_syscall,
+    set_register_set,
+    set_signal_mask,
+    signal_of,
+)
+from .wait import wait_until
+
+# Room that must be free on the stack below the frame, bytes: none of it is used, it only tells a real stack from a scrap.
+_STACK_ROOM = 8192
+# How long one call may take before we give up (and leave the thread to its return frame), seconds.
+_CALL_TIME = 5.0
+_CALLERS_TRIED = 64
+_ALL_SIGNALS = (1 << 64) - 1
+_places: dict[tuple[str, int, int, int], tuple[int, int]] = {}
+
+
+@dataclass(frozen=True)
+class Gadgets:
+    """Addresses of code that the program has anyway: `call` is `syscall; ret`, `restorer` calls rt_sigreturn."""
+
+    call: int
+    restorer: int
+
+
+def find_gadgets(process: Process, mappings: list[Mapping]) -> Gadgets:
+    """Where the program has the two pieces of code. Raises LivepatchError patch_unsupported where it has not."""
+    code = [mapping for mapping in mappings if mapping.is_executable() and mapping.is_file()]
+    code.sort(key=lambda mapping: "libc" not in mapping.path.rpartition("/")[2])
+    for mapping in code:
+        key = (mapping.device, mapping.inode, mapping.offset, mapping.end - mapping.start)
+        if key not in _places:
+            text = process.memory.read_some(mapping.start, mapping.end - mapping.start)
+            _places[key] = (text.find(arch.SYSCALL_RETURN), text.find(arch.SIGNAL_RETURN))
+        call, restorer = (mapping.start + place for place in _places[key])
+        if min(_places[key]) >= 0 and (
+            process.memory.read_some(call, len(arch.SYSCALL_RETURN)) == arch.SYSCALL_RETURN
+            and process.memory.read_some(restorer, len(arch.SIGNAL_RETURN)) == arch.SIGNAL_RETURN
+        ):
+            return Gadgets(call, restorer)
+    raise LivepatchError(
+        "patch_unsupported",
+        "%s has no C library through which a system call could be made safely (neither glibc, musl nor Go's)" % process,
+        "Restart the process into the fixed version.",
+    )
+
+
+class InjectedCalls:
+    """System calls made by one held thread; `held_us` is how long it was held, microseconds, known at the end."""
+
+    held_us = 0
+
+    def __init__(self, thread: HeldThread, gadgets: Gadgets, stack: int, xstate_size: int) -> None:
+        self._thread = thread
+        self._gadgets = gadgets
+        self._stack = stack
+        self._mask = get_signal_mask(thread.tid)
+        self._entered = False
+        self._stop_again = 0
+        buffer = ctypes.create_string_buffer(16384)
+        size = get_register_set(thread.tid, arch.NT_XSTATE, buffer)
+        frame = arch.return_frame(stack, gadgets.restorer, thread.registers, self._mask, buffer.raw[:size], xstate_size)
+        thread.process.memory.write(stack, frame)
+
+    def call(self, name: str, *arguments: int) -> int:
+        """What system call `name` returns to the program: a value, or a negative errno.
+
+        Raises LivepatchError process_gone.
+        """
+        tid = self._thread.tid
+        try:
+            registers = arch.call_registers(
+                self._thread.registers, self._gadgets.call, self._stack, arch.SYSCALLS[name], arguments
+            )
+            set_register_set(tid, NT_PRSTATUS, registers)
+            if not self._entered:
+                self._entered = True
+                set_signal_mask(tid, _ALL_SIGNALS)
+            self._run_to_syscall_stop()
+            self._run_to_syscall_stop()
+            buffer = ctypes.create_string_buffer(arch.REGISTER_BYTES)
+            get_register_set(tid, NT_PRSTATUS, buffer)
+        except (OSError, ChildProcessError):
+            raise self._gone() from None
+        return arch.result(buffer.raw)
+
+    def place_text(self, text: str) -> int:
+        """Put a text where a call can read it, below the stack; its address. It holds for the next call only."""
+        raw = text.encode() + b"\0"
+        place = self._stack - _STACK_ROOM // 2
+        self._thread.process.memory.write(place, raw)
+        return place
+
+    def finish(self) -> None:
+        """Bring the thread back to where it was, still held: in a stop from which the kernel restarts its own call."""
+        if not self._entered:
+            return
+        tid = self._thread.tid
+        try:
+            set_signal_mask(tid, self._mask)
+            interrupt(tid)
+            resume(tid)
+            while not is_event_stop(self._wait()):
+                resume(tid)
+            set_register_set(tid, NT_PRSTATUS, self._thread.registers)
+        except (OSError, ChildProcessError):
+            raise self._gone() from None
+        if self._stop_again:
+            os.kill(self._thread.process.pid, self._stop_again)
+
+    def _run_to_syscall_stop(self) -> None:
+        while True:
+            resume_to_syscall(self._thread.tid)
+            status = self._wait()
+            if is_syscall_stop(status):
+                return
+            if signal_of(status):
+                self._stop_again = signal_of(status)  # only SIGSTOP cannot be blocked: it is sent again at the end
+
+    def _wait(self) -> int:
+        status = wait_until(self._thread.tid, time.monotonic() + _CALL_TIME)
+        if status is None:
+            raise LivepatchError(
+                "internal", "a system call of thread %d of %s does not return" % (self._thread.tid, self._thread.process)
+            )
+        if not os.WIFSTOPPED(status):
+            raise ChildProcessError(self._thread.tid)
+        return status
+
+    def _gone(self) -> LivepatchError:
+        return LivepatchError("process_gone", "%s has exited" % self._thread.process)
+
+
+@contextlib.contextmanager
+def injected_calls(process: Process) -> Iterator[InjectedCalls]:
+    """A thread of the process, held, that makes system calls; it goes on as it was when the block ends.
+
+    Raises LivepatchError not_permitted, already_traced, process_gone, function_busy (no thread has a stack with room).
+    """
+    mappings = process.maps()
+    gadgets = find_gadgets(process, mappings)
+    xstate_size = arch.own_xstate_size()
+    past_seccomp = process.status("Seccomp") == "2"
+    for tid in _callers(process, mappings):
+        with held_thread(process, tid, timeout=1.0, plainly=True, past_seccomp=past_seccomp) as thread:
+            stack = frame_place(mappings, arch.stack_pointer(thread.registers), xstate_size) if thread else 0
+            if thread is None or not stack:
+                continue
+            calls = InjectedCalls(thread, gadgets, stack, xstate_size)
+            try:
+                yield calls
+            finally:
+                calls.finish()
+            break
+    else:
+        raise LivepatchError("function_busy", "no thread of %s can be made to map memory now" % process)
+    calls.held_us = thread.held_us
+
+
+def frame_place(mappings: list[Mapping], stack_pointer: int, xstate_size: int) -> int:
+    """The address for a return frame below a stack pointer, 0 where there may be no room: a stack of unknown bounds."""
+    mapping = mapping_at(mappings, stack_pointer)
+    if mapping is None or not mapping.is_writable() or mapping.is_file():
+        return 0
+    below = mappings[mappings.index(mapping) - 1]
+    guarded = below.end == mapping.start and below.permissions.startswith("---")
+    if mapping.path != "[stack]" and not guarded:
+        return 0
+    place = (stack_pointer - arch.RED_ZONE - arch.return_frame_size(xstate_size) & ~63) - 8
+    return place if place - _STACK_ROOM >= mapping.start else 0
+
+
+def _callers(process: Process, mappings: list[Mapping]) -> list[int]:
+    """Threads to ask, sleeping ones first: to them a moment's hold means least (proc_pid_syscall(5))."""
+    asleep, others = [], []
+    for tid in process.threads()[:_CALLERS_TRIED]:
+        try:
+            fields = process.read_text("task/%d/syscall" % tid).split()
+        except (LivepatchError, OSError):
+            continue
+        sleeps = len(fields) == 9 and bool(frame_place(mappings, int(fields[7], 16), 4096))
+        (asleep if sleeps else others).append(tid)
+    return asleep + others

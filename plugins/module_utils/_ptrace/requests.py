@@ -1,0 +1,123 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The ptrace requests this collection makes, over python-ptrace's binding (ptrace(2)).
+
+The binding gives the raw call, its errors and the register structure. It knows no PTRACE_SEIZE or PTRACE_INTERRUPT, and
+its debugger object attaches thread by thread with stops in between, so the requests are named here.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+
+from ptrace import PtraceError
+from ptrace.binding.func import PTRACE_DETACH, PTRACE_GETREGSET, PTRACE_SETOPTIONS, PTRACE_SETREGSET, PTRACE_SYSCALL, ptrace
+from ptrace.binding.linux_struct import iovec_struct
+
+PTRACE_CONT = 7
+PTRACE_SEIZE, PTRACE_INTERRUPT = 0x4206, 0x4207
+PTRACE_GETSIGMASK, PTRACE_SETSIGMASK = 0x420A, 0x420B
+PTRACE_O_TRACESYSGOOD, PTRACE_O_SUSPEND_SECCOMP = 1, 1 << 21
+PTRACE_EVENT_STOP = 128
+WALL = 0x40000000
+NT_PRSTATUS = 1
+
+
+def seize(tid: int, options: int = PTRACE_O_TRACESYSGOOD) -> None:
+    """Become the tracer of a thread without stopping it. Raises OSError (EPERM, ESRCH, EINVAL)."""
+    _call(PTRACE_SEIZE, tid, 0, options)
+
+
+def interrupt(tid: int) -> None:
+    """Ask a seized thread to stop. Raises OSError ESRCH when it has exited."""
+    _call(PTRACE_INTERRUPT, tid, 0, 0)
+
+
+def detach(tid: int, signal: int = 0) -> None:
+    """Let a stopped thread go for good, delivering `signal`. Raises OSError ESRCH when it is not stopped or gone."""
+    _call(PTRACE_DETACH, tid, 0, signal)
+
+
+def resume(tid: int, signal: int = 0) -> None:
+    """Let a stopped thread run on as our tracee, delivering `signal`. Raises OSError ESRCH."""
+    _call(PTRACE_CONT, tid, 0, signal)
+
+
+def resume_to_syscall(tid: int, signal: int = 0) -> None:
+    """Let a stopped thread run to the next entry to, or exit from, a system call. Raises OSError ESRCH."""
+    _call(PTRACE_SYSCALL, tid, 0, signal)
+
+
+def set_options(tid: int, options: int) -> None:
+    """Set the PTRACE_O_ options of a stopped thread. Raises OSError."""
+    _call(PTRACE_SETOPTIONS, tid, 0, options)
+
+
+def get_register_set(tid: int, kind: int, buffer: ctypes.Array[ctypes.c_char]) -> int:
+    """Fill `buffer` with a register set (NT_ number `kind`); the number of bytes there are. Raises OSError ESRCH."""
+    vector = iovec_struct()
+    vector.buf = ctypes.addressof(buffer)
+    vector.len = len(buffer)
+    _call(PTRACE_GETREGSET, tid, kind, ctypes.addressof(vector))
+    return int(vector.len)
+
+
+def set_register_set(tid: int, kind: int, raw: bytes) -> None:
+    """Set a register set of a stopped thread. Raises OSError ESRCH."""
+    buffer = ctypes.create_string_buffer(raw, len(raw))
+    vector = iovec_struct()
+    vector.buf = ctypes.addressof(buffer)
+    vector.len = len(raw)
+    _call(PTRACE_SETREGSET, tid, kind, ctypes.addressof(vector))
+
+
+def get_signal_mask(tid: int) -> int:
+    """The set of blocked signals of a stopped thread, one bit a signal. Raises OSError."""
+    mask = ctypes.c_uint64()
+    _call(PTRACE_GETSIGMASK, tid, 8, ctypes.addressof(mask))
+    return mask.value
+
+
+def set_signal_mask(tid: int, mask: int) -> None:
+    """Set the blocked signals of a stopped thread. Raises OSError."""
+    value = ctypes.c_uint64(mask)
+    _call(PTRACE_SETSIGMASK, tid, 8, ctypes.addressof(value))
+
+
+def wait_now(tid: int) -> int | None:
+    """The wait status of a tracee that changed state, None when it did not yet.
+
+    Raises ChildProcessError when it is no tracee (any more).
+    """
+    found, status = os.waitpid(tid, os.WNOHANG | WALL)
+    return status if found else None
+
+
+def is_event_stop(status: int) -> bool:
+    """True for the stop that PTRACE_INTERRUPT makes, and for a group stop."""
+    return os.WIFSTOPPED(status) and status >> 16 == PTRACE_EVENT_STOP
+
+
+def is_syscall_stop(status: int) -> bool:
+    """True for the stop at entry to, or exit from, a system call."""
+    return os.WIFSTOPPED(status) and os.WSTOPSIG(status) == 0x80 | 5
+
+
+def signal_of(status: int) -> int:
+    """The signal that a stop is about to deliver, 0 when the stop is of another kind."""
+    if os.WIFSTOPPED(status) and status >> 16 == 0 and not is_syscall_stop(status):
+        return os.WSTOPSIG(status)
+    return 0
+
+
+def _call(request: int, tid: int, address: int, data: int) -> None:
+    try:
+        ptrace(request, tid, address, data)
+    except PtraceError as error:
+        raise OSError(error.errno, "%s (ptrace request %#x, thread %d)" % (os.strerror(error.errno), request, tid)) from None
+
+
+GONE = (errno.ESRCH, errno.ECHILD)

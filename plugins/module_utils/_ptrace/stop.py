@@ -1,0 +1,159 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Stopping every thread of a process, for as short as can be, and letting them go as if nothing had happened.
+
+Seizing stops nobody, so it comes first. The stop begins with the first PTRACE_INTERRUPT and ends with the last
+PTRACE_DETACH. Threads that are using a processor are stopped last and released first. Every kind of stop will do: a
+thread that stops to take a signal takes it when it is released.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import time
+from typing import Iterator
+
+from .._errors import LivepatchError
+from .._process.process import Process
+from . import x86_64 as arch
+from .attach import seize_thread, thread_state
+from .real_time import real_time
+from .requests import NT_PRSTATUS, detach, get_register_set, interrupt, set_register_set, signal_of
+from .wait import child_signals_held, wait_until
+
+# What letting one thread go takes at most, seconds: the decision to write must leave room for it.
+_RELEASE_TIME = 10e-6
+# A thread in uninterruptible sleep can only be let go once it has come to its stop; waited for this long, seconds.
+_STRAGGLER_TIME = 2.0
+
+
+class BudgetExceeded(Exception):
+    """The threads could not all be stopped within the budget; all run again and nothing was changed."""
+
+    def __init__(self, stop_us: int, late: list[int]) -> None:
+        super().__init__("stopped for %d us, late: %s" % (stop_us, late))
+        self.stop_us = stop_us
+        self.late = late
+
+
+class StopWindow:
+    """All threads of one process, stopped. `registers` holds NT_PRSTATUS bytes by thread id; `stop_us` is set at the end."""
+
+    def __init__(self, process: Process, budget: float) -> None:
+        self.process = process
+        self.registers: dict[int, bytes] = {}
+        self.stop_us = 0
+        self._budget = budget
+        self._signals: dict[int, int] = {}
+        self._seized: list[int] = []
+        self._ignored: set[int] = set()
+        self._late: list[int] = []
+        self._seizing_since = self._began = self._deadline = 0.0
+        self._buffer = ctypes.create_string_buffer(arch.REGISTER_BYTES)
+
+    def seize(self) -> list[int]:
+        """Seize all threads not yet seized; which those are. Raises LivepatchError."""
+        new = []
+        self._seizing_since = self._seizing_since or time.monotonic()
+        known = set(self._seized) | self._ignored
+        for tid in self.process.threads():
+            if tid in known:
+                continue
+            if seize_thread(self.process, tid):
+                new.append(tid)
+            else:
+                self._ignored.add(tid)
+        self._seized += new
+        return new
+
+    def stop(self, first: list[int]) -> None:
+        """Stop these threads and all that appear meanwhile. Raises BudgetExceeded."""
+        self._began = time.monotonic()
+        self._deadline = self._began + self._budget
+        new = first
+        while new:
+            self._stop_these(new)
+            new = self.seize() if self._thread_count() != len(self.registers) + len(self._ignored) else []
+        self.check_budget()
+
+    def check_budget(self) -> None:
+        """Raises BudgetExceeded when there is not time enough left to let every thread go within the budget."""
+        if time.monotonic() + len(self.registers) * _RELEASE_TIME > self._deadline:
+            raise BudgetExceeded(self._elapsed_us(), self._late)
+
+    def release(self) -> None:
+        """Let every thread go, the busy ones first; what it took is in `stop_us`."""
+        for tid in reversed(list(self.registers)):
+            self._let_go(tid)
+        self.stop_us = self._elapsed_us() if self._began else 0
+        stragglers = [tid for tid in self._seized if tid not in self._signals]
+        for tid in stragglers:
+            self._let_straggler_go(tid)
+
+    def _stop_these(self, threads: list[int]) -> None:
+        for tid in threads:
+            with contextlib.suppress(OSError):  # it has exited: the wait says so
+                interrupt(tid)
+        for tid in threads:
+            try:
+                status = wait_until(tid, self._deadline)
+            except ChildProcessError:
+                self._signals[tid] = 0
+                continue
+            if status is None:
+                self._late = [late for late in threads if late not in self._signals]
+                raise BudgetExceeded(self._elapsed_us(), self._late)
+            self._signals[tid] = signal_of(status)
+            if self._signals[tid]:
+                self._began = self._seizing_since  # this thread may have waited for us since it was seized
+            if os.WIFSTOPPED(status):
+                with contextlib.suppress(OSError):  # killed while stopped
+                    get_register_set(tid, NT_PRSTATUS, self._buffer)
+                    self.registers[tid] = self._buffer.raw
+
+    def _thread_count(self) -> int:
+        return int(self.process.stat()[17])
+
+    def _let_go(self, tid: int) -> None:
+        registers = self.registers[tid]
+        with contextlib.suppress(OSError):  # killed while stopped
+            if arch.shows_interruption(registers):
+                set_register_set(tid, NT_PRSTATUS, arch.hide_interruption(registers))
+            detach(tid, self._signals[tid])
+
+    def _let_straggler_go(self, tid: int) -> None:
+        """Only a stopped thread can be let go, so stop it if it is not on its way there already."""
+        with contextlib.suppress(OSError, ChildProcessError):
+            interrupt(tid)
+            status = wait_until(tid, time.monotonic() + _STRAGGLER_TIME)
+            if status is None or not os.WIFSTOPPED(status):
+                return
+            get_register_set(tid, NT_PRSTATUS, self._buffer)
+            if arch.shows_interruption(self._buffer.raw):
+                set_register_set(tid, NT_PRSTATUS, arch.hide_interruption(self._buffer.raw))
+            detach(tid, signal_of(status))
+
+    def _elapsed_us(self) -> int:
+        return int((time.monotonic() - self._began) * 1e6)
+
+
+@contextlib.contextmanager
+def stopped(process: Process, budget: float) -> Iterator[StopWindow]:
+    """All threads of `process` stopped while the block runs, for at most `budget` seconds before it is entered.
+
+    Raises BudgetExceeded, and LivepatchError already_traced, not_permitted or process_gone; then all threads run again.
+    """
+    window = StopWindow(process, budget)
+    with child_signals_held(), real_time():
+        try:
+            busy = {tid for tid in process.threads() if thread_state(process, tid) == "R"}
+            threads = window.seize()
+            window.stop([tid for tid in threads if tid not in busy] + [tid for tid in threads if tid in busy])
+            if not window.registers:
+                raise LivepatchError("process_gone", "process %d has exited" % process.pid)
+            yield window
+        finally:
+            window.release()

@@ -1,0 +1,167 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What is particular to x86-64: registers, how a system call is made, restarted, and returned from after our death.
+
+Sources: System V ABI AMD64 appendix A.2 (system calls), Linux arch/x86/kernel/signal.c (arch_do_signal_or_restart),
+arch/x86/kernel/signal_64.c and arch/x86/include/uapi/asm/sigcontext.h (the signal frame).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import struct
+
+from ptrace.binding.func import ptrace_registers_t
+
+REGISTER_BYTES = ctypes.sizeof(ptrace_registers_t)
+_PLACE = {name: getattr(ptrace_registers_t, name).offset for name, _kind in ptrace_registers_t._fields_}
+PC_AT, SP_AT, RESULT_AT, CALL_AT = _PLACE["rip"], _PLACE["rsp"], _PLACE["rax"], _PLACE["orig_rax"]
+
+SYSCALLS = {"mmap": 9, "munmap": 11, "close": 3, "memfd_create": 319}
+# The red zone: a leaf function's data may lie this far below the stack pointer (System V ABI AMD64, 3.2.2).
+RED_ZONE = 128
+NT_XSTATE = 0x202
+SYSCALL_RETURN = b"\x0f\x05\xc3"  # syscall; ret
+SIGNAL_RETURN = b"\x48\xc7\xc0\x0f\x00\x00\x00\x0f\x05"  # mov $15,%rax; syscall (rt_sigreturn)
+
+_ERESTARTNOHAND = 514
+_RESTARTS = (512, 513, 514)
+_ERESTART_RESTARTBLOCK = 516
+# Calls that answer -EINTR by themselves when a stop interrupts them, where the kernel could as well have started them
+# again (signal(7), "Interruption of system calls ... by stop signals", and SO_RCVTIMEO/SO_SNDTIMEO): read write readv
+# writev, connect accept accept4, send/recv and their -msg and -mmsg forms, sem(timed)op, rt_sigtimedwait, the epoll
+# waits, io_(p)getevents, io_uring_enter. close is not among them: after -EINTR its descriptor is gone.
+_STARTED_AGAIN = frozenset(
+    (0, 1, 19, 20, 42, 43, 288, 44, 45, 46, 47, 299, 307, 65, 220, 128, 232, 281, 441, 208, 333, 426)
+)
+_HIDDEN_FORM = struct.pack("<q", -_ERESTARTNOHAND)
+_INTERRUPTED = struct.pack("<q", -errno.EINTR)
+_CALLS_AGAIN = frozenset(struct.pack("<q", number) for number in _STARTED_AGAIN)
+
+
+def program_counter(registers: bytes) -> int:
+    """rip, as an unsigned number."""
+    return int.from_bytes(registers[PC_AT : PC_AT + 8], "little")
+
+
+def stack_pointer(registers: bytes) -> int:
+    """rsp."""
+    return int.from_bytes(registers[SP_AT : SP_AT + 8], "little")
+
+
+def result(registers: bytes) -> int:
+    """rax as a signed number: what a system call returned."""
+    return int.from_bytes(registers[RESULT_AT : RESULT_AT + 8], "little", signed=True)
+
+
+def shows_interruption(registers: bytes) -> bool:
+    """True when the program would see EINTR only because it was stopped."""
+    return registers[RESULT_AT : RESULT_AT + 8] == _INTERRUPTED and registers[CALL_AT : CALL_AT + 8] in _CALLS_AGAIN
+
+
+def hide_interruption(registers: bytes) -> bytes:
+    """The registers with -EINTR turned into the kernel's own -ERESTARTNOHAND.
+
+    The kernel then decides as it does for pause(2): a signal with a handler that is there when the thread goes on still
+    makes the call return EINTR, anything else starts the call again. Setting rip back ourselves would lose such a signal.
+    """
+    return registers[:RESULT_AT] + _HIDDEN_FORM + registers[RESULT_AT + 8 :]
+
+
+def set_registers(registers: bytes, **values: int) -> bytes:
+    """The registers with some of them changed, by their names in user_regs_struct."""
+    changed = bytearray(registers)
+    for name, value in values.items():
+        struct.pack_into("<Q", changed, _PLACE[name], value & (1 << 64) - 1)
+    return bytes(changed)
+
+
+def call_registers(registers: bytes, gadget: int, stack: int, number: int, arguments: tuple[int, ...]) -> bytes:
+    """Registers that make system call `number` at `gadget` (syscall; ret) with its return address at `stack`."""
+    names = ("rdi", "rsi", "rdx", "r10", "r8", "r9")
+    # orig_rax = -1: the kernel must not take this for an interrupted call that it should start again.
+    return set_registers(
+        registers, rip=gadget, rsp=stack, rax=number, orig_rax=-1, **dict(zip(names, arguments + (0,) * (6 - len(arguments))))
+    )
+
+
+def registers_to_go_on(registers: bytes) -> bytes:
+    """Registers from which user code goes on as the kernel would have let it: an interrupted call is made again.
+
+    For the return frame only. While we live, the kernel restarts the call itself from the unchanged registers.
+    """
+    number = int.from_bytes(registers[CALL_AT : CALL_AT + 8], "little", signed=True)
+    code = -result(registers)
+    if number >= 0 and (code in _RESTARTS or code == _ERESTART_RESTARTBLOCK or shows_interruption(registers)):
+        return set_registers(registers, rax=number, rip=program_counter(registers) - 2)
+    return registers
+
+
+def return_frame(at: int, restorer: int, registers: bytes, mask: int, xstate: bytes, xstate_size: int) -> bytes:
+    """A signal frame (struct rt_sigframe) for address `at`, through which rt_sigreturn brings back a whole thread.
+
+    `xstate` is the NT_X86_XSTATE register set, of which the first `xstate_size` bytes belong into a frame here.
+    `at` must be 8 below a multiple of 16, as after a call. The alternate stack is left alone: its flags are set to what
+    sigaltstack(2) refuses.
+    """
+    state_at = _state_place(at)
+    context = registers_to_go_on(registers)
+
+    def get(name: str) -> int:
+        return int.from_bytes(context[_PLACE[name] : _PLACE[name] + 8], "little")
+
+    order = "r8 r9 r10 r11 r12 r13 r14 r15 rdi rsi rbp rbx rdx rax rcx rsp rip eflags".split()
+    frame = struct.pack("<Q", restorer)
+    frame += struct.pack("<QQ", 1 | 2 | 4, 0)  # UC_FP_XSTATE, UC_SIGCONTEXT_SS, UC_STRICT_RESTORE_SS; no link
+    frame += struct.pack("<QiiQ", 0, 0x10, 0, 0)  # stack_t that is refused
+    frame += struct.pack("<18Q", *(get(name) for name in order))
+    frame += struct.pack("<4H", get("cs"), 0, 0, get("ss"))
+    frame += struct.pack("<4Q", 0, 0, 0, 0)  # err, trapno, oldmask, cr2
+    frame += struct.pack("<Q", state_at) + bytes(64)
+    frame += struct.pack("<Q", mask)
+    frame += bytes(state_at - at - len(frame))
+    state = bytearray(xstate[:xstate_size])
+    features = xstate[464:472]
+    state[464:512] = struct.pack("<II", 0x46505853, xstate_size + 4) + features + struct.pack("<I", xstate_size) + bytes(28)
+    return frame + bytes(state) + struct.pack("<I", 0x46505845)
+
+
+def return_frame_size(xstate_size: int) -> int:
+    """The most bytes a return frame takes."""
+    return 512 + 64 + xstate_size + 4
+
+
+def _state_place(at: int) -> int:
+    return at + 512 + 63 & ~63
+
+
+def own_xstate_size() -> int:
+    """How many bytes of extended state the kernel puts into a signal frame on this machine.
+
+    The register set may be longer (states a process must ask for), and a frame of another size is refused; so the
+    kernel is asked for a frame: a signal to ourselves, whose handler reads the size out of it.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    sizes: list[int] = []
+
+    @ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+    def handler(_signal: int, _info: int, context: int) -> None:
+        state_at = ctypes.c_uint64.from_address(context + 40 + 184).value
+        magic, _whole, _features, size = struct.unpack("<IIQI", ctypes.string_at(state_at + 464, 20))
+        sizes.append(size if magic == 0x46505853 else 512)
+
+    class Action(ctypes.Structure):
+        """struct sigaction of the C library."""
+
+        _fields_ = [("handler", ctypes.c_void_p), ("mask", ctypes.c_uint64 * 16), ("flags", ctypes.c_int), ("restorer", ctypes.c_void_p)]
+
+    wanted, before = Action(), Action()
+    wanted.handler = ctypes.cast(handler, ctypes.c_void_p).value
+    wanted.flags = 4  # SA_SIGINFO
+    number = 34 + 20  # a real-time signal nobody uses here
+    libc.sigaction(number, ctypes.byref(wanted), ctypes.byref(before))
+    getattr(libc, "raise")(number)
+    libc.sigaction(number, ctypes.byref(before), None)
+    return sizes[0]
