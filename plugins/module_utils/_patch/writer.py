@@ -114,10 +114,18 @@ def _compare(written: Patch, read: Patch) -> None:
     """Raises LivepatchError internal unless both have the same content."""
     if written.manifest != read.manifest:
         raise LivepatchError("internal", "the manifest of the patch file reads back differently")
-    for part in ("sections", "symbols", "relocations"):
-        if _ordered(getattr(written, part)) != _ordered(getattr(read, part)):
-            raise LivepatchError("internal", "the %s of the patch file read back differently" % part)
+    for part, ours, theirs in zip(("sections", "symbols", "relocations"), _ordered(written), _ordered(read)):
+        if ours != theirs:
+            odd = sorted(set(ours) ^ set(theirs))[:4]
+            raise LivepatchError("internal", "the %s of the patch file read back differently: %s" % (part, ", ".join(odd)))
 
 
-def _ordered(rows: tuple[Section | Symbol | Relocation, ...]) -> list[str]:
-    return sorted(repr(dataclasses.astuple(row)) for row in rows)
+def _ordered(patch: Patch) -> tuple[list[str], list[str], list[str]]:
+    """Sections, symbols and relocations without regard to the order of the file's sections, which the assembler chooses."""
+    names = [section.name for section in patch.sections]
+    sections = sorted(repr(section) for section in patch.sections)
+    # The reader also lists each section's own symbol.
+    own = [symbol for symbol in patch.symbols if symbol.name not in names]
+    symbols = sorted(repr((names[s.section], s.offset, s.name, s.size, s.is_function)) for s in own)
+    relocations = sorted(repr((names[r.section], r.offset, r.kind, r.symbol, r.addend)) for r in patch.relocations)
+    return sections, symbols, relocations

@@ -1,0 +1,66 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Building a patch without Ansible: PYTHONPATH=plugins python3 -m module_utils._build --help."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+
+from .._errors import LivepatchError
+from .build import build
+from .request import BuildRefused, BuildRequest
+
+
+def main() -> int:
+    """Build one patch; 0 when it was written, 1 when it was refused or failed (the reasons as JSON on standard output)."""
+    parser = argparse.ArgumentParser(prog="python3 -m module_utils._build", description=__doc__)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--source", required=True, help="the original tree")
+    parser.add_argument("--diff", action="append", default=[], help="may be given several times")
+    parser.add_argument("--strip", type=int, default=1)
+    parser.add_argument("--new-source", default="")
+    parser.add_argument("--configure-command", default="")
+    parser.add_argument("--build-command", required=True)
+    parser.add_argument("--environment", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--artifact", required=True)
+    parser.add_argument("--target", default="", help="the deployed object")
+    parser.add_argument("--consistency", default="", choices=["", "entry", "atomic", "quiescent"])
+    parser.add_argument("--data-change", action="append", default=[], metavar="SYMBOL")
+    parser.add_argument("--cache", default="")
+    parser.add_argument("--dest", required=True, help="the patch file to write")
+    given = parser.parse_args()
+    request = BuildRequest(
+        name=given.name,
+        source=os.path.abspath(given.source),
+        build_command=given.build_command,
+        configure_command=given.configure_command,
+        artifact=given.artifact,
+        diff=tuple(os.path.abspath(path) for path in given.diff),
+        strip=given.strip,
+        new_source=os.path.abspath(given.new_source) if given.new_source else "",
+        environment=dict(pair.split("=", 1) for pair in given.environment),
+        target=os.path.abspath(given.target) if given.target else "",
+        consistency=given.consistency,
+        data_changes=tuple(given.data_change),
+        cache=given.cache,
+    )
+    try:
+        result = build(request, lambda text: print(text, file=sys.stderr))
+    except BuildRefused as error:
+        print(json.dumps({"refusals": [refusal.as_dict() for refusal in error.refusals]}, indent=2))
+        return 1
+    except LivepatchError as error:
+        print(json.dumps({"error": error.as_dict()}, indent=2))
+        return 1
+    with open(given.dest, "wb") as stream:
+        stream.write(result.content)
+    print(json.dumps(result.summary, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What differs between two compilations of a unit, function by function and variable by variable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .._patch.content import TEXT
+from .atoms import Atom, UnitCode
+from .link_inputs import Unit
+from .place_units import PlacedUnit
+
+
+@dataclass
+class UnitChange:
+    """One unit of the artifact, compiled from the original and from the changed source.
+
+    `before` and `placed` are None for a unit that only the changed tree has, `after` for one that only the original has.
+    """
+
+    unit: Unit
+    before: UnitCode | None
+    after: UnitCode
+    placed: PlacedUnit | None
+    original_names: dict[str, str] = field(default_factory=dict)
+
+    def original(self, atom: Atom) -> Atom | None:
+        """The same function or variable in the original compilation, None for a new or anonymous one."""
+        if self.before is None or not atom.name:
+            return None
+        for name in atom.names:
+            found = self.before.named.get(self.original_names.get(name, name))
+            if found is not None:
+                return found
+        return None
+
+    def differs(self, atom: Atom) -> bool:
+        """True when a named atom of the changed compilation is not what it was, or was not there."""
+        old = self.original(atom)
+        return old is None or self.before is None or self.before.digest(old) != self.after.digest(atom)
+
+    def changed(self) -> list[Atom]:
+        """The named atoms that both compilations have, and that differ."""
+        return [atom for atom in self.after.atoms if atom.name and self.original(atom) is not None and self.differs(atom)]
+
+    def address(self, atom: Atom) -> int | None:
+        """Where the artifact has the original of this atom (link-time virtual address), None where it has none."""
+        old = self.original(atom)
+        if old is None or self.placed is None:
+            return None
+        return next((self.placed.symbols[name] for name in old.names if name in self.placed.symbols), None)
+
+    def size(self, atom: Atom) -> int:
+        """The size in bytes of the original of this atom in the artifact."""
+        old = self.original(atom)
+        if old is None or self.placed is None:
+            return 0
+        return max((self.placed.sizes.get(name, 0) for name in old.names), default=0)
+
+    def users(self, atom: Atom) -> list[Atom]:
+        """The atoms of the changed compilation that refer to this one; a cold part counts as its function."""
+        found = []
+        for other in self.after.atoms:
+            if any(f.atom is atom for f in other.fields):
+                owner = self.owner(other)
+                if owner is not None and owner not in found:
+                    found.append(owner)
+        return found
+
+    def owner(self, atom: Atom) -> Atom | None:
+        """The named atom that this one belongs to: itself, or for an anonymous one who refers to it first."""
+        if atom.name:
+            return atom
+        if atom.parent:
+            return self.after.named.get(atom.parent)
+        for other in self.after.atoms:
+            if other is not atom and other.name and any(f.atom is atom for f in other.fields):
+                return other
+        return None
+
+
+def is_function(atom: Atom) -> bool:
+    """True for code that the source names."""
+    return atom.kind == TEXT and bool(atom.name)

@@ -1,0 +1,63 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Compiling single units again, with a section for each function and variable, as the project's build compiled them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+
+from .._elf.object_file import ObjectFile
+from .._errors import LivepatchError
+from .dependencies import in_parallel
+from .link_inputs import Unit
+
+_IN_SECTIONS = ["-ffunction-sections", "-fdata-sections", "-g"]
+
+
+def compile_in_sections(units: list[Unit], folder: str) -> list[str]:
+    """Compile units into `folder`, each function and variable in its own section; the paths of the objects, in order.
+
+    What is there already is taken as it is. Raises LivepatchError build_failed with the compiler's messages.
+    """
+    return _compile(units, folder, _IN_SECTIONS, "sections")
+
+
+def linked_object(unit: Unit, folder: str) -> ObjectFile:
+    """The unit's object as it was linked; compiled again where the compiler did not keep it."""
+    if unit.content is not None:
+        return ObjectFile(unit.content, unit.object_name)
+    path = _compile([unit], folder, [], "plain")[0]
+    with open(path, "rb") as stream:
+        return ObjectFile(stream.read(), path)
+
+
+def _compile(units: list[Unit], folder: str, options: list[str], what: str) -> list[str]:
+    os.makedirs(folder, exist_ok=True)
+
+    def run(unit: Unit) -> str:
+        words = [what, unit.word, unit.command.folder, unit.command.compiler, *unit.command.arguments]
+        key = hashlib.sha256("\0".join(words).encode("utf-8", "surrogateescape")).hexdigest()[:20]
+        path = os.path.join(folder, "%s-%s.o" % (os.path.basename(unit.source), key))
+        if not os.path.exists(path):
+            command = unit.command.for_source(unit.word, [*options, "-c", "-o", path + ".new"])
+            done = subprocess.run(
+                command,
+                cwd=unit.command.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
+            if done.returncode:
+                raise LivepatchError(
+                    "build_failed",
+                    "%s does not compile:\n%s" % (unit.word, done.stdout.decode("utf-8", "replace")[-4000:]),
+                    "Make the change compile with the project's own build command.",
+                )
+            os.replace(path + ".new", path)
+        return path
+
+    return in_parallel(run, units)

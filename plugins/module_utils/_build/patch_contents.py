@@ -1,0 +1,216 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What goes into the patch: changed functions, and everything new that they reach; and what keeps a change out of it.
+
+Unchanged functions and variables stay where they are and are referred to: the object's variables keep their values.
+A changed constant is brought along with every function that reads it. All reasons for a refusal are collected.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .._elf.object_file import STT_IFUNC
+from .._patch.content import BSS, TEXT
+from .atoms import THREAD_LOCAL, Atom, Field
+from .changed_functions import UnitChange, is_function
+from .relocated_fields import R_PC32, R_PLT32, TLS
+from .request import Refusal
+
+# More than this is an upgrade, not a fix.
+MOST_FUNCTIONS = 256
+MOST_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Included:
+    """An atom that goes into the patch; `replaces` when the object's function is to branch to it."""
+
+    change: UnitChange
+    atom: Atom
+    replaces: bool
+
+
+@dataclass
+class PatchContents:
+    """What goes in, in a fixed order, and the refusals."""
+
+    included: list[Included] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+    changed_data: list[tuple[UnitChange, Atom]] = field(default_factory=list)
+    not_linked: list[str] = field(default_factory=list)
+
+    def replaced(self) -> list[Included]:
+        """The functions that the object's own will branch to."""
+        return [one for one in self.included if one.replaces]
+
+
+class Chooser:
+    """Chooses the contents of a patch over all changed units."""
+
+    def __init__(self, changes: list[UnitChange], data_changes: tuple[str, ...]) -> None:
+        self.changes = changes
+        self.data_changes = data_changes
+        self.contents = PatchContents()
+        self._chosen: dict[int, Included] = {}
+        self._constants: set[int] = set()
+        self._refused: set[tuple[str, str]] = set()
+
+    def choose(self) -> PatchContents:
+        """All of it."""
+        for change in self.changes:
+            for atom in change.changed():
+                self._changed_atom(change, atom)
+            self._initialisers(change)
+        queue = list(self.contents.included)
+        while queue:
+            before = len(self.contents.included)
+            one = queue.pop(0)
+            for reference in one.atom.fields:
+                self._reach(one.change, one.atom, reference)
+            queue += self.contents.included[before:]
+        self.contents.included.sort(key=lambda one: (self.changes.index(one.change), one.change.after.atoms.index(one.atom)))
+        functions = sum(1 for one in self.contents.included if is_function(one.atom))
+        size = sum(one.atom.size for one in self.contents.included if one.atom.kind != BSS)
+        if functions > MOST_FUNCTIONS or size > MOST_BYTES:
+            self.refuse("patch_too_large", "", "", "the patch would hold %d functions and %d bytes" % (functions, size))
+        return self.contents
+
+    def refuse(self, code: str, symbol: str, file: str, reason: str, remedy: str = "") -> None:
+        """Note one refusal, once."""
+        if (code, symbol) not in self._refused:
+            self._refused.add((code, symbol))
+            self.contents.refusals.append(Refusal(code, symbol, file, reason, remedy))
+
+    def include(self, change: UnitChange, atom: Atom, replaces: bool) -> None:
+        """Take an atom into the patch."""
+        if id(atom) not in self._chosen:
+            self._chosen[id(atom)] = one = Included(change, atom, replaces)
+            self.contents.included.append(one)
+
+    def is_included(self, atom: Atom) -> bool:
+        """True when the atom goes into the patch."""
+        return id(atom) in self._chosen
+
+    def _changed_atom(self, change: UnitChange, atom: Atom) -> None:
+        file = change.unit.word
+        if atom.kind == THREAD_LOCAL:
+            self.refuse("tls_unsupported", atom.name, file, "the initial value of the thread-local %s changes" % atom.name)
+        elif atom.kind == TEXT:
+            self._changed_function(change, atom)
+        elif atom.constant:
+            self._changed_constant(change, atom)
+        elif atom.name in self.data_changes:
+            self.contents.changed_data.append((change, atom))
+        elif change.address(atom) is not None:
+            what = "size" if atom.size != _size(change.original(atom)) else "initial value"
+            self.refuse(
+                "data_changed" if what != "size" else "layout_changed",
+                atom.name,
+                file,
+                "the %s of the variable %s changes; the running process has its own value of it" % (what, atom.name),
+                "Restart into the new version, or write the fix without changing this variable." if what == "size" else "",
+            )
+
+    def _changed_function(self, change: UnitChange, atom: Atom) -> None:
+        if change.address(atom) is None:
+            # Not in the object under this name: inlined everywhere, or left out by the linker.
+            return
+        if atom.name == "main":
+            self.refuse("entry_changed", "main", change.unit.word, "main is running already and is not entered again")
+            return
+        symbols = change.after.file.symbols()
+        if any(symbol.name in atom.names and symbol.kind == STT_IFUNC for symbol in symbols):
+            self.refuse(
+                "construct_unsupported",
+                atom.name,
+                change.unit.word,
+                "%s chose its implementation (IFUNC) when the process started" % atom.name,
+            )
+            return
+        self.include(change, atom, True)
+
+    def _changed_constant(self, change: UnitChange, atom: Atom) -> None:
+        """Bring the new constant along, and everything that reads it."""
+        if id(atom) in self._constants:
+            return
+        self._constants.add(id(atom))
+        if change.address(atom) is None and atom.local:
+            return
+        for user in change.users(atom):
+            if user.kind == TEXT:
+                if change.original(user) is not None:
+                    self._changed_function(change, user)
+            elif user.constant:
+                if change.original(user) is not None:
+                    self._changed_constant(change, user)
+            elif change.original(user) is not None:
+                self.refuse(
+                    "data_changed",
+                    atom.name,
+                    change.unit.word,
+                    "the constant %s changes, and the variable %s of the running process points to the old one"
+                    % (atom.name, user.name),
+                    "Restart into the new version.",
+                )
+        self.include(change, atom, False)
+
+    def _initialisers(self, change: UnitChange) -> None:
+        """Constructors ran when the process started: a changed or new one would never run."""
+        before = set()
+        if change.before is not None:
+            before = {f.name for atom in change.before.initialisers for f in atom.fields}
+        after = {f.name for atom in change.after.initialisers for f in atom.fields if not _runs_at_end(atom)}
+        for name in sorted(after):
+            atom = change.after.named.get(name)
+            if name not in before or atom is not None and change.differs(atom):
+                self.refuse(
+                    "constructor_changed", name, change.unit.word, "%s runs when the object is loaded, which has happened" % name
+                )
+
+    def _reach(self, change: UnitChange, user: Atom, reference: Field) -> None:
+        """Follow one reference of an included atom."""
+        target = reference.atom
+        if target is None:
+            self._reach_other_unit(reference.name)
+            return
+        if reference.kind in TLS or target.kind == THREAD_LOCAL:
+            if change.original(target) is None:
+                self.refuse(
+                    "tls_unsupported", target.name, change.unit.word, "%s uses the new thread-local %s" % (user.name, target.name)
+                )
+            return
+        if not target.name or change.original(target) is None or change.address(target) is None:
+            self.include(change, target, False)
+
+    def _reach_other_unit(self, name: str) -> None:
+        """A global that another changed unit defines: take it along when it is new."""
+        for other in self.changes:
+            atom = other.after.named.get(name)
+            if atom is not None and not atom.local:
+                if other.original(atom) is None and not self._exists(name):
+                    self.include(other, atom, False)
+                return
+
+    def _exists(self, name: str) -> bool:
+        return any(c.before is not None and name in c.before.named and c.placed and name in c.placed.symbols for c in self.changes)
+
+
+def calls_directly(user: Atom, reference: Field) -> bool:
+    """True for a call or jump instruction whose displacement the reference is (opcodes E8, E9, 0F 80 to 0F 8F)."""
+    at = reference.offset
+    if user.kind != TEXT or reference.kind not in (R_PC32, R_PLT32) or at < 1:
+        return False
+    opcode = user.content[at - 1]
+    return opcode in (0xE8, 0xE9) or at >= 2 and user.content[at - 2] == 0x0F and opcode & 0xF0 == 0x80
+
+
+def _runs_at_end(atom: Atom) -> bool:
+    return atom.section.startswith((".fini_array", ".dtors"))
+
+
+def _size(atom: Atom | None) -> int:
+    return atom.size if atom else 0
+
+

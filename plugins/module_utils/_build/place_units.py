@@ -1,0 +1,122 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Where the linker put each section of a unit's object in the artifact.
+
+A static name may stand in many files; with its section's place known, every symbol of the unit has one address. The
+place comes from the symbols, and is believed only when the section's bytes are there too, relocated fields aside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .._elf.object_file import (
+    SHF_ALLOC,
+    SHF_MERGE,
+    SHN_COMMON,
+    SHT_NOBITS,
+    STB_LOCAL,
+    STT_FILE,
+    STT_SECTION,
+    STT_TLS,
+    ObjectFile,
+    Symbol,
+)
+from .relocated_fields import masked
+
+
+@dataclass(frozen=True)
+class PlacedUnit:
+    """Addresses (link-time, of the artifact) of a unit's sections and symbols."""
+
+    sections: dict[int, int]
+    symbols: dict[str, int]
+    sizes: dict[str, int]
+
+
+def plain_name(symbol: Symbol) -> str:
+    """The name of a symbol without its version (stderr@GLIBC_2.2.5 in an executable's table)."""
+    return symbol.name.split("@", 1)[0]
+
+
+class ArtifactSymbols:
+    """The artifact's symbol table: its global names, and the local names of each linked file."""
+
+    def __init__(self, artifact: ObjectFile) -> None:
+        self.artifact = artifact
+        self.globals: dict[str, Symbol] = {}
+        self.groups: dict[str, list[dict[str, list[int]]]] = {}
+        group: dict[str, list[int]] = {}
+        for symbol in artifact.symbols():
+            if symbol.kind == STT_FILE:
+                group = {}
+                self.groups.setdefault(symbol.name, []).append(group)
+            elif symbol.name and symbol.is_defined() and symbol.kind != STT_SECTION:
+                if symbol.binding == STB_LOCAL:
+                    group.setdefault(symbol.name, []).append(symbol.value)
+                    # The linker makes hidden symbols local, behind the last file: they are still known by name alone.
+                if symbol.binding != STB_LOCAL or symbol.visibility:
+                    self.globals[plain_name(symbol)] = symbol
+
+    def place(self, unit: ObjectFile, occurrence: int) -> PlacedUnit | None:
+        """Where the unit's object lies in the artifact; None when the link left it out (an archive member not needed).
+
+        `occurrence`: how many units of the very same content were linked before this one.
+        """
+        files = [symbol.name for symbol in unit.symbols() if symbol.kind == STT_FILE and symbol.name]
+        groups = self.groups.get(files[0], []) if files else []
+        fitting: list[dict[int, int]] = []
+        for group in groups or [{}]:
+            bases = self._bases(unit, group)
+            if bases is not None and bases not in fitting:
+                fitting.append(bases)
+        if len(fitting) > 1:
+            most = max(len(bases) for bases in fitting)
+            fitting = [bases for bases in fitting if len(bases) == most]
+        if not fitting:
+            return None
+        bases = fitting[min(occurrence, len(fitting) - 1)]
+        symbols, sizes = {}, {}
+        for symbol in unit.symbols():
+            if not symbol.name or symbol.kind in (STT_SECTION, STT_FILE):
+                continue
+            if symbol.section in bases:
+                symbols[symbol.name] = bases[symbol.section] + symbol.value
+                sizes[symbol.name] = symbol.size
+            elif symbol.section == SHN_COMMON and symbol.name in self.globals:
+                symbols[symbol.name] = self.globals[symbol.name].value
+                sizes[symbol.name] = symbol.size
+        return PlacedUnit(bases, symbols, sizes) if bases else None
+
+    def _bases(self, unit: ObjectFile, group: dict[str, list[int]]) -> dict[int, int] | None:
+        """Section number -> address, of sections whose bytes are there; None when the local names contradict each other."""
+        local: dict[int, set[int]] = {}
+        named: dict[int, set[int]] = {}
+        for symbol in unit.symbols():
+            if not symbol.is_defined() or not symbol.name or symbol.kind in (STT_SECTION, STT_FILE, STT_TLS):
+                continue
+            section = unit.sections[symbol.section]
+            if not section.flags & SHF_ALLOC or section.flags & SHF_MERGE:
+                continue
+            if symbol.binding == STB_LOCAL:
+                votes = {address - symbol.value for address in group.get(symbol.name, [])}
+                if votes:
+                    known = local.get(section.index)
+                    local[section.index] = votes if known is None else known & votes
+            elif symbol.name in self.globals:
+                named.setdefault(section.index, set()).add(self.globals[symbol.name].value - symbol.value)
+        if any(not votes for votes in local.values()):
+            return None
+        bases = {}
+        for number in set(local) | set(named):
+            section = unit.sections[number]
+            fields = [(r.offset, r.kind) for r in unit.relocations(section)]
+            wanted = masked(unit.content(section), fields)
+            for base in sorted(local.get(number) or named.get(number) or ()):
+                there = self.artifact.read(base, section.size)
+                # Zeroed variables may end up in a section with bytes, and the other way round only as zeros.
+                if section.kind == SHT_NOBITS or there is not None and masked(there, fields) == wanted:
+                    bases[number] = base
+                    break
+        return bases

@@ -1,0 +1,140 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Where the patch's references lead: into the object by address, or to what the process itself uses for a name.
+
+A symbol that the dynamic linker may bind elsewhere (exported by a shared library, referred to through PLT or GOT) is
+external, as it is for the object's own code. (gABI, chapter 5; symbol versions: LSB, "Symbol Versioning")
+"""
+
+from __future__ import annotations
+
+import struct
+
+from .._elf.object_file import (
+    SHF_ALLOC,
+    SHT_DYNSYM,
+    SHT_RELA,
+    STB_LOCAL,
+    STT_IFUNC,
+    STT_TLS,
+    STV_DEFAULT,
+    ObjectFile,
+    Symbol,
+)
+from .relocated_fields import GOT_LOADS, R_GLOB_DAT, R_JUMP_SLOT, R_PLT32
+
+_SHT_DYNAMIC, _SHT_GNU_VERNEED, _SHT_GNU_VERSYM = 6, 0x6FFFFFFE, 0x6FFFFFFF
+_DT_SYMBOLIC, _DT_FLAGS, _DT_FLAGS_1 = 16, 30, 0x6FFFFFFB
+_DF_SYMBOLIC, _DF_1_PIE = 2, 0x08000000
+_ET_DYN = 3
+_PT_TLS = 7
+
+
+class DynamicNames:
+    """What a linked object imports and exports, and where its slots for imported addresses are."""
+
+    def __init__(self, linked: ObjectFile) -> None:
+        self.linked = linked
+        self.symbols: dict[str, Symbol] = {}
+        self.versions: dict[str, str] = {}
+        self.slots: dict[str, int] = {}
+        table = linked.symbols(SHT_DYNSYM)
+        versions = _versions(linked)
+        for number, symbol in enumerate(table):
+            if symbol.name and symbol.binding != STB_LOCAL and symbol.name not in self.symbols:
+                self.symbols[symbol.name] = symbol
+                if not symbol.is_defined():
+                    self.versions[symbol.name] = versions.get(number, "")
+        for section in linked.sections:
+            if section.kind == SHT_RELA and section.flags & SHF_ALLOC:
+                for entry in linked.relocation_table(section):
+                    if entry.kind in (R_GLOB_DAT, R_JUMP_SLOT) and entry.symbol < len(table):
+                        name = table[entry.symbol].name
+                        # Where there are both, the one filled before the program starts.
+                        if name not in self.slots or entry.kind == R_GLOB_DAT:
+                            self.slots[name] = entry.offset
+        tags = _dynamic_tags(linked)
+        is_library = linked.kind == _ET_DYN and not tags.get(_DT_FLAGS_1, 0) & _DF_1_PIE
+        binds_itself = _DT_SYMBOLIC in tags or tags.get(_DT_FLAGS, 0) & _DF_SYMBOLIC
+        self.is_library = is_library
+        self.may_interpose = is_library and not binds_itself
+
+    def imported(self, name: str) -> bool:
+        """True when the object takes this symbol from elsewhere."""
+        symbol = self.symbols.get(name)
+        return symbol is not None and not symbol.is_defined()
+
+    def canonical_plt(self, name: str) -> int:
+        """The address that stands for an imported function in an executable that is not position independent, or 0."""
+        symbol = self.symbols.get(name)
+        return symbol.value if symbol is not None and not symbol.is_defined() else 0
+
+    def interposable(self, name: str, kind: int) -> bool:
+        """True when the object's own code, referring to its symbol with this relocation type, asks the dynamic linker."""
+        symbol = self.symbols.get(name)
+        return (
+            self.may_interpose
+            and symbol is not None
+            and symbol.is_defined()
+            and symbol.visibility == STV_DEFAULT
+            and (kind == R_PLT32 or kind in GOT_LOADS)
+        )
+
+    def is_indirect(self, symbol: Symbol) -> bool:
+        """True for a function that is chosen at start (IFUNC)."""
+        return symbol.kind == STT_IFUNC
+
+    def thread_offset(self, value: int) -> int | None:
+        """Offset from the thread pointer of a thread-local variable of an executable; None for a library.
+
+        AMD64 supplement, TLS variant II: the executable's block ends at the thread pointer.
+        """
+        if self.is_library:
+            return None
+        for kind, _flags, _at, _address, _physical, _in_file, size, align in _segments(self.linked):
+            if kind == _PT_TLS:
+                return value - (size + align - 1 & -align if align else size)
+        return None
+
+
+def is_thread_local(symbol: Symbol) -> bool:
+    """True for a thread-local symbol."""
+    return symbol.kind == STT_TLS
+
+
+def _segments(linked: ObjectFile) -> list[tuple[int, ...]]:
+    table = struct.unpack_from("<Q", linked.raw, 32)[0]
+    count = struct.unpack_from("<H", linked.raw, 56)[0]
+    return list(struct.iter_unpack("<IIQQQQQQ", linked.raw[table : table + 56 * count]))
+
+
+def _dynamic_tags(linked: ObjectFile) -> dict[int, int]:
+    for section in linked.sections:
+        if section.kind == _SHT_DYNAMIC:
+            return dict(struct.iter_unpack("<QQ", linked.content(section)[: section.size // 16 * 16]))
+    return {}
+
+
+def _versions(linked: ObjectFile) -> dict[int, str]:
+    """The version that each imported dynamic symbol (by number) is bound to."""
+    of_index: dict[int, str] = {}
+    numbers: tuple[int, ...] = ()
+    for section in linked.sections:
+        raw = linked.content(section) if section.kind in (_SHT_GNU_VERNEED, _SHT_GNU_VERSYM) else b""
+        if section.kind == _SHT_GNU_VERSYM:
+            numbers = struct.unpack("<%dH" % (len(raw) // 2), raw)
+        elif section.kind == _SHT_GNU_VERNEED:
+            names = linked.content(linked.sections[section.link])
+            at = 0
+            while True:
+                _version, count, _file, aux, following = struct.unpack_from("<HHIII", raw, at)
+                place = at + aux
+                for _ in range(count):
+                    _hash, _flags, other, name, step = struct.unpack_from("<IHHII", raw, place)
+                    of_index[other & 0x7FFF] = names[name : names.index(b"\0", name)].decode()
+                    place += step
+                if not following:
+                    break
+                at += following
+    return {number: of_index.get(index & 0x7FFF, "") for number, index in enumerate(numbers)}
