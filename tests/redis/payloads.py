@@ -60,7 +60,7 @@ def crc64(content: bytes) -> int:
     crc = 0
     for byte in content:
         crc ^= byte
-        for _ in range(8):
+        for _bit in range(8):
             crc = (crc >> 1) ^ (0x95AC9329AC4BC9B5 if crc & 1 else 0)
     return crc
 

@@ -52,7 +52,7 @@ def leak(port: int) -> dict[str, int]:
     payload = payloads.duplicate_field()
     with Client(port) as client:
         before = int(client.info("memory")["used_memory"])
-        answers = {restore(client, payload) for _ in range(RESTORE_COUNT)}
+        answers = {restore(client, payload) for _count in range(RESTORE_COUNT)}
         after = int(client.info("memory")["used_memory"])
     assert answers == {FIXED}, answers
     return {"leaked": after - before}

@@ -62,7 +62,7 @@ def test_one_changed_byte_is_a_difference(rebuilt: str, tmp_path: object) -> Non
 
 def test_unfixed_server_restores_the_payloads(proof: Proof, server: Server, benchmark: Benchmark) -> None:
     """zipmapValidateIntegrity lets both through, as often as they come, while 50 clients notice nothing."""
-    for _ in range(3):
+    for _time in range(3):
         answers = probe.holes(server.port, proof.debian_patch)
         assert list(answers.values()) == [probe.UNFIXED, probe.UNFIXED], answers
     assert benchmark.disturbances() == []
