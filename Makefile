@@ -4,27 +4,35 @@
 
 # Nobody's own Python, pip or Ansible settings may change what the gates see.
 export PATH := $(CURDIR)/.venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export LC_ALL := C.UTF-8
 export ANSIBLE_HOME := $(CURDIR)/.build/ansible
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.build/collections
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PYENV_VERSION ANSIBLE_CONFIG
 MAKEFLAGS += --no-print-directory
+.NOTPARALLEL:
 
 STEP := @tools/step
-SCRIPTS := .ci/run tests/fleet tests/testbed/host-init $(wildcard tools/*)
-LINTS := ruff ruff-format mypy shellcheck
+SCRIPTS := .ci/run tests/fleet tests/testbed/host-init $(wildcard tools/* demo/run tests/*/run)
 
-.PHONY: help test demo lint $(LINTS) units sanity testbed integration bench test-redis ready clean
+# In the order in which make test runs them: what fails soonest comes first.
+LINTS := ruff ruff-format mypy shellcheck changelog ansible-lint docs-lint
+TESTS := $(LINTS) units sanity units-by-ansible-test galaxy-import testbed integration test-redis
+
+.PHONY: help test demo lint bench ready clean $(TESTS)
 
 help: ## say what there is
 	@echo "cgl.livepatch: what you can make"
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 30
 
-ready: ## install what the targets need: system packages (as root), .venv
-	@tools/system-packages requirements-system.txt
-	@tools/venv .venv requirements-dev.txt
-	@tools/collection-path >/dev/null
+test: ready ## everything that has to pass, and a closing line that counts it
+	@tools/summary --begin
+	@$(MAKE) $(TESTS); status=$$?; tools/summary; exit $$status
 
-lint: $(LINTS) ## all quick checks of the code and its documents (make -k lint: go on after a failure)
+demo: ready ## three hosts, a faulty server, a patch rolled out under load and taken out again
+	@tools/runnable demo/run
+	@demo/run
+
+lint: $(LINTS) ## all quick checks of code and documents (make -k lint: go on after a failure)
 
 ruff: ready
 	$(STEP) $@ ruff check .
@@ -38,11 +46,46 @@ mypy: ready
 shellcheck: ready
 	$(STEP) $@ shellcheck $(SCRIPTS)
 
+changelog: ready
+	$(STEP) $@ antsibull-changelog lint
+
+ansible-lint: ready
+	$(STEP) $@ ansible-lint --offline
+
+docs-lint: ready
+	$(STEP) $@ antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs all .
+
 units: ready ## the unit tests
 	$(STEP) $@ python -m pytest tests/unit
 
-testbed: ready ## the tests of the test bed (hosts as namespaces; needs root)
+sanity: ready ## ansible-test sanity, nothing ignored
+	$(STEP) $@ tools/ansible-test sanity --color no
+
+units-by-ansible-test: ready ## the same unit tests, as ansible-test runs them
+	$(STEP) $@ tools/ansible-test units --color no --num-workers 1
+
+galaxy-import: ready ## build the archive, and import it as Galaxy does
+	$(STEP) $@ tools/galaxy-import
+
+testbed: ready ## the tests of the test bed: hosts as namespaces (as root)
 	$(STEP) $@ python -m pytest tests/testbed
+
+integration: ready ## ansible-test integration: the modules on this machine's processes (as root)
+	@tools/runnable tests/integration/targets
+	$(STEP) $@ tools/ansible-test integration --color no --allow-root --allow-destructive
+
+test-redis: ready ## the proof on Debian's own redis-server (as root)
+	@tools/runnable tests/redis/run
+	$(STEP) $@ tests/redis/run
+
+bench: ready ## how long a program stands still, beside the least possible
+	@tools/runnable tests/bench/run
+	@tests/bench/run
+
+ready: ## install what the targets need: system packages (as root), .venv
+	@tools/system-packages requirements-system.txt
+	@tools/venv .venv requirements-dev.txt
+	@tools/collection-path >/dev/null
 
 clean: ## remove all that was made here
 	rm -rf .build .cache .venv tests/output
