@@ -195,6 +195,12 @@ def _with_consistency(region: Region, limits: Limits) -> Limits:
             "patch %s needs consistency %s, less was asked for: %s" % (region.id, needed, asked),
             "Set 'consistency: %s', or leave it out." % needed,
         )
+    if asked == "quiescent":
+        raise LivepatchError(
+            "patch_unsupported",
+            "patch %s asks for consistency quiescent, which this version cannot prove" % region.id,
+            "Build the patch with 'consistency: atomic' if its functions may run old and new side by side.",
+        )
     return replace(limits, consistency=asked)
 
 

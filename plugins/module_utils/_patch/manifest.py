@@ -146,6 +146,17 @@ def parse_manifest(raw: bytes) -> Manifest:
     return manifest
 
 
+def check_id(patch_id: str) -> str:
+    """The same id. Raises LivepatchError not_loaded for what can be no patch's id."""
+    if not ID_PATTERN.match(patch_id):
+        raise LivepatchError(
+            "not_loaded",
+            "%r is no patch id" % patch_id,
+            "Give the id the patch was built with ('name' of livepatch_build): letters, digits, '.', '_' and '-'.",
+        )
+    return patch_id
+
+
 def _record(kind: Any, row: Any, where: str) -> Any:
     """A dataclass from a JSON object with exactly its fields, strings and integers checked for type."""
     fields = kind.__dataclass_fields__

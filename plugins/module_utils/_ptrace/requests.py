@@ -13,9 +13,16 @@ import ctypes
 import errno
 import os
 
-from ptrace import PtraceError
-from ptrace.binding.func import PTRACE_DETACH, PTRACE_GETREGSET, PTRACE_SETOPTIONS, PTRACE_SETREGSET, PTRACE_SYSCALL, ptrace
-from ptrace.binding.linux_struct import iovec_struct
+from .binding import (
+    PTRACE_DETACH,
+    PTRACE_GETREGSET,
+    PTRACE_SETOPTIONS,
+    PTRACE_SETREGSET,
+    PTRACE_SYSCALL,
+    PtraceError,
+    iovec_struct,
+    ptrace,
+)
 
 PTRACE_CONT = 7
 PTRACE_SEIZE, PTRACE_INTERRUPT = 0x4206, 0x4207

@@ -13,11 +13,11 @@ import ctypes
 import errno
 import struct
 
-from ptrace.binding.func import ptrace_registers_t
+from .binding import ptrace_registers_t
 
 REGISTER_BYTES = ctypes.sizeof(ptrace_registers_t)
-_PLACE = {name: getattr(ptrace_registers_t, name).offset for name, _kind in ptrace_registers_t._fields_}
-PC_AT, SP_AT, RESULT_AT, CALL_AT = _PLACE["rip"], _PLACE["rsp"], _PLACE["rax"], _PLACE["orig_rax"]
+_PLACE = {name: getattr(ptrace_registers_t, name).offset for name, _kind in getattr(ptrace_registers_t, "_fields_", ())}
+PC_AT, SP_AT, RESULT_AT, CALL_AT = (_PLACE.get(name, 0) for name in ("rip", "rsp", "rax", "orig_rax"))
 
 SYSCALLS = {"mmap": 9, "munmap": 11, "close": 3, "memfd_create": 319}
 # The red zone: a leaf function's data may lie this far below the stack pointer (System V ABI AMD64, 3.2.2).

@@ -1,0 +1,205 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Facts: what the processes of this host have in them. Everything is read from the processes; nothing is remembered."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import Any
+
+from .._elf.build_id import file_build_id
+from .._elf.header import NotElf
+from .._errors import LivepatchError
+from .._process.objects import MappedObject, mapped_objects
+from .._process.process import Process
+from .._process.select import Selection, exe_of, selected
+
+from .inspect import Inspected, inspect
+from .region import NAME, find_regions
+from .sites import NEW, site_states
+
+SCHEMA = 1
+SCANS = ("patched", "affected", "all")
+
+
+def survey(wanted: list[str], scan: str) -> dict[str, Any]:
+    """The facts of this host: see RETURN of livepatch_facts.
+
+    `wanted`: ids of patches to speak of, all when empty. `scan`: patched (processes that have a patch), affected (and
+    those that map an object which a patch found here is bound to), or all.
+    """
+    disk = DiskObjects()
+    found: list[tuple[dict[str, Any], list[Inspected]]] = []
+    others: list[dict[str, Any]] = []
+    unreadable = 0
+    for process in selected(Selection()):
+        try:
+            mappings = process.maps()
+            if not mappings:
+                continue
+            has_patch = any(mapping.path.startswith("/memfd:" + NAME) for mapping in mappings)
+            if not has_patch and scan == "patched":
+                continue
+            objects = mapped_objects(process.memory, mappings)
+            regions = find_regions(process.memory, mappings) if has_patch else []
+            inspected = [inspect(process, region, objects) for region in regions if not wanted or region.id in wanted]
+            fact = _process(process, objects, inspected, disk)
+        except LivepatchError as error:
+            unreadable += error.code == "not_permitted"
+            continue
+        if inspected:
+            found.append((fact, inspected))
+        else:
+            others.append(fact)
+    patches = _patches(found)
+    bound = {patch["build_id"] for patch in patches.values()}
+    if scan != "all":
+        others = [
+            fact for fact in others if scan == "affected" and any(part["build_id"] in bound for part in fact["objects"])
+        ]
+    processes = sorted([fact for fact, _inspected in found] + others, key=lambda fact: int(fact["pid"]))
+    missing = _missing(patches, processes, wanted)
+    return {
+        "schema": SCHEMA,
+        "patches": patches,
+        "processes": processes,
+        "missing": missing,
+        "summary": {
+            "processes": len(processes),
+            "patched": len(found),
+            "patches": len(patches),
+            "active": sum(patch["active"] for patch in patches.values()),
+            "unverified": sum(not patch["verified"] for fact in processes for patch in fact["patches"]),
+            "missing": len(missing),
+            "unreadable": unreadable,
+        },
+    }
+
+
+class DiskObjects:
+    """The build-ids of files as processes would find them on disk now, each read once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, int, int, int], str] = {}
+
+    def build_id(self, process: Process, path: str) -> str:
+        """The build-id of the file at `path` in the root of `process`, empty when there is no such object."""
+        try:
+            root = process.open("root", os.O_PATH)
+            try:
+                descriptor = os.open(path.lstrip("/"), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=root)
+            finally:
+                os.close(root)
+        except (OSError, LivepatchError):
+            return ""
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                return ""
+            key = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
+            if key not in self._known:
+                self._known[key] = file_build_id("/proc/self/fd/%d" % descriptor) or ""
+            return self._known[key]
+        except (OSError, NotElf):
+            return ""
+        finally:
+            os.close(descriptor)
+
+
+def _process(process: Process, objects: list[MappedObject], inspected: list[Inspected], disk: DiskObjects) -> dict[str, Any]:
+    reasons = _obstacles(process, objects)
+    return {
+        "pid": process.pid,
+        "start_time": process.start_time,
+        "exe": exe_of(process),
+        "threads": len(process.threads()),
+        "objects": [_object(process, found, disk) for found in objects],
+        "patches": [_patch(process, one) for one in inspected],
+        "patchable": not reasons,
+        "reasons": reasons,
+    }
+
+
+def _object(process: Process, found: MappedObject, disk: DiskObjects) -> dict[str, str]:
+    on_disk = disk.build_id(process, found.path)
+    drift = "none" if on_disk == found.build_id else "replaced" if on_disk else "deleted"
+    return {"path": found.path, "build_id": found.build_id, "disk_build_id": on_disk, "drift": drift}
+
+
+def _patch(process: Process, one: Inspected) -> dict[str, Any]:
+    states = site_states(process.memory, one.region)
+    functions = [
+        {
+            "name": site.name,
+            "address": "%#x" % site.entry,
+            "redirected_to": "%#x" % site.code if state == NEW else "",
+        }
+        for site, state in zip(one.region.sites, states)
+        if site.kind != "data"
+    ]
+    return {
+        "id": one.region.id,
+        "version": one.region.version,
+        "state": one.state,
+        "verified": one.verified,
+        "reasons": list(one.reasons),
+        "functions": functions,
+        "switch": one.region.mutable.switch,
+        "stop_us": one.region.mutable.stop_us,
+        "activated_at": one.region.mutable.activated_at,
+        "sha256": one.region.sha256,
+        "cves": list(one.region.patch["cves"]),
+    }
+
+
+def _obstacles(process: Process, objects: list[MappedObject]) -> list[str]:
+    """Why a patch could not be loaded into this process now, in words; empty when nothing speaks against it."""
+    reasons = []
+    if not objects:
+        reasons.append("no object in it has a build-id")
+    tracer = process.status("TracerPid")
+    if tracer not in ("", "0"):
+        reasons.append("it is being traced by process %s" % tracer)
+    if any(found.header.machine != os.uname().machine for found in objects):
+        reasons.append("it runs another architecture than this host's")
+    return reasons
+
+
+def _patches(found: list[tuple[dict[str, Any], list[Inspected]]]) -> dict[str, dict[str, Any]]:
+    patches: dict[str, dict[str, Any]] = {}
+    for _fact, inspected in found:
+        for one in inspected:
+            entry = patches.setdefault(
+                one.region.id,
+                {
+                    "version": one.region.version,
+                    "description": one.region.patch["description"],
+                    "cves": list(one.region.patch["cves"]),
+                    "object": one.region.object_path,
+                    "build_id": one.region.patch["build_id"],
+                    "processes": 0,
+                    "active": 0,
+                    "verified": True,
+                },
+            )
+            entry["processes"] += 1
+            entry["active"] += one.state == "active"
+            entry["verified"] = entry["verified"] and one.verified
+    return patches
+
+
+def _missing(patches: dict[str, dict[str, Any]], processes: list[dict[str, Any]], wanted: list[str]) -> list[dict[str, Any]]:
+    """Where a patch that was asked for is not active: processes that map its object, and patches found nowhere."""
+    missing: list[dict[str, Any]] = []
+    for name in wanted:
+        if name not in patches:
+            missing.append({"patch": name, "pid": 0, "exe": "", "state": "absent"})
+            continue
+        for fact in processes:
+            states = [patch["state"] for patch in fact["patches"] if patch["id"] == name]
+            maps_it = any(part["build_id"] == patches[name]["build_id"] for part in fact["objects"])
+            if (maps_it or states) and states != ["active"]:
+                missing.append({"patch": name, "pid": fact["pid"], "exe": fact["exe"], "state": (states or ["absent"])[0]})
+    return missing

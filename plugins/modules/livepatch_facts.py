@@ -1,0 +1,188 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Gather what live patches the processes of a host have in them."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: livepatch_facts
+short_description: Gather which live patches the processes of a host have, read from the processes themselves
+version_added: 0.1.0
+author:
+  - cgl.livepatch contributors (@cgl)
+description:
+  - Looks into the processes of the host and returns, as C(ansible_facts.livepatch), which patches are in them, which
+    functions lead where, and whether every byte is as it must be now. No record of earlier tasks is used.
+  - Stops nobody and changes nothing.
+extends_documentation_fragment:
+  - cgl.livepatch.attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: N/A
+    details: It changes nothing.
+  idempotent:
+    support: full
+  platform:
+    support: full
+    platforms: linux
+    details: 64-bit x86 only for now.
+options:
+  patch:
+    description:
+      - Ids of the patches to speak of, all by default.
+      - What is named here and not active where its object runs stands in C(missing).
+    type: list
+    elements: str
+    default: []
+  scan:
+    description:
+      - V(patched) looks at processes that have a patch.
+      - V(affected) also at those that map an object to which one of these patches is bound.
+      - V(all) at every process.
+    type: str
+    choices:
+      - patched
+      - affected
+      - all
+    default: affected
+requirements:
+  - python-ptrace
+  - pyelftools
+notes:
+  - Needs root, or C(CAP_SYS_PTRACE) over the processes, to see those of other users.
+seealso:
+  - module: cgl.livepatch.livepatch_load
+  - module: cgl.livepatch.livepatch_activate
+"""
+
+EXAMPLES = r"""
+- name: See what is patched here
+  cgl.livepatch.livepatch_facts:
+
+- name: See about one fix
+  cgl.livepatch.livepatch_facts:
+    patch: fix-greeting
+
+- name: Fail unless the fix is active, and verified, in every process that runs the broken code
+  ansible.builtin.assert:
+    that:
+      - ansible_facts.livepatch.missing | length == 0
+      - ansible_facts.livepatch.patches['fix-greeting'].verified
+"""
+
+RETURN = r"""
+ansible_facts:
+  description: Facts to add to ansible_facts.
+  returned: always
+  type: dict
+  contains:
+    livepatch:
+      description: The live patches of this host.
+      returned: always
+      type: dict
+      contains:
+        schema:
+          description: Version of this structure.
+          type: int
+          sample: 1
+        patches:
+          description: The patches found, by id, with how many processes have them and in how many they are active.
+          type: dict
+          sample:
+            fix-greeting:
+              version: "1"
+              description: Greet everybody
+              cves:
+                - CVE-2026-0001
+              object: /usr/sbin/greeter
+              build_id: 347bda285b7b5c15b56b8fc63bc1668281ffed3c
+              processes: 1
+              active: 1
+              verified: true
+        processes:
+          description: The processes looked at, each with its objects and its patches.
+          type: list
+          elements: dict
+          sample:
+            - pid: 1234
+              start_time: 245396
+              exe: /usr/sbin/greeter
+              threads: 9
+              objects:
+                - path: /usr/sbin/greeter
+                  build_id: 347bda285b7b5c15b56b8fc63bc1668281ffed3c
+                  disk_build_id: 347bda285b7b5c15b56b8fc63bc1668281ffed3c
+                  drift: none
+              patches:
+                - id: fix-greeting
+                  version: "1"
+                  state: active
+                  verified: true
+                  reasons: []
+                  functions:
+                    - name: greet
+                      address: "0x55d0c0a01190"
+                      redirected_to: "0x55cfc0a00000"
+                  switch: byte
+                  stop_us: 0
+                  activated_at: 1795320000
+                  sha256: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+                  cves:
+                    - CVE-2026-0001
+              patchable: true
+              reasons: []
+        missing:
+          description: Where a patch that O(patch) names is not active although its object runs; pid 0 when it is nowhere.
+          type: list
+          elements: dict
+          sample:
+            - patch: fix-greeting
+              pid: 1240
+              exe: /usr/sbin/greeter
+              state: loaded
+        summary:
+          description: Counts. C(unreadable) processes could not be looked at.
+          type: dict
+          sample:
+            processes: 1
+            patched: 1
+            patches: 1
+            active: 1
+            unverified: 0
+            missing: 0
+            unreadable: 0
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils._engine.survey import survey
+from ..module_utils._errors import LivepatchError
+from ..module_utils._module.failure import fail
+from ..module_utils._module.requirements import require_libraries, require_platform
+from ..module_utils._module.results import warn_of_unreadable
+from ..module_utils._patch.manifest import check_id
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "patch": {"type": "list", "elements": "str", "default": []},
+            "scan": {"type": "str", "choices": ["patched", "affected", "all"], "default": "affected"},
+        },
+        supports_check_mode=True,
+    )
+    require_libraries(module)
+    require_platform(module)
+    try:
+        facts = survey([check_id(name) for name in module.params["patch"]], module.params["scan"])
+    except LivepatchError as error:
+        fail(module, error)
+    warn_of_unreadable(module, facts["summary"]["unreadable"])
+    module.exit_json(changed=False, ansible_facts={"livepatch": facts})
+
+
+if __name__ == "__main__":
+    main()
