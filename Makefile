@@ -56,27 +56,27 @@ docs-lint: ready
 	$(STEP) $@ antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs all .
 
 units: ready ## the unit tests
-	$(STEP) $@ python -m pytest tests/unit
+	$(STEP) --tests $@ python -m pytest tests/unit
 
 sanity: ready ## ansible-test sanity, nothing ignored
-	$(STEP) $@ tools/ansible-test sanity --color no
+	$(STEP) --tests $@ tools/ansible-test sanity --color no
 
 units-by-ansible-test: ready ## the same unit tests, as ansible-test runs them
-	$(STEP) $@ tools/ansible-test units --color no --num-workers 1
+	$(STEP) --tests $@ tools/ansible-test units --color no --num-workers 1
 
 galaxy-import: ready ## build the archive, and import it as Galaxy does
 	$(STEP) $@ tools/galaxy-import
 
 testbed: ready ## the tests of the test bed: hosts as namespaces (as root)
-	$(STEP) $@ python -m pytest tests/testbed
+	$(STEP) --tests $@ python -m pytest tests/testbed
 
 integration: ready ## ansible-test integration: the modules on this machine's processes (as root)
 	@tools/runnable tests/integration/targets
-	$(STEP) $@ tools/ansible-test integration --color no --allow-root --allow-destructive
+	$(STEP) --tests $@ tools/ansible-test integration --color no --allow-root --allow-destructive
 
 test-redis: ready ## the proof on Debian's own redis-server (as root)
 	@tools/runnable tests/redis/run
-	$(STEP) $@ tests/redis/run
+	$(STEP) --tests $@ tests/redis/run
 
 bench: ready ## how long a program stands still, beside the least possible
 	@tools/runnable tests/bench/run

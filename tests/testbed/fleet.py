@@ -24,6 +24,7 @@ from .state import Host, TestbedError
 
 _TOOLS = {
     "ip": "iproute2",
+    "mount": "mount",
     "nsenter": "util-linux",
     "setpriv": "util-linux",
     "ssh": "openssh-client",
@@ -31,6 +32,7 @@ _TOOLS = {
     "sshd": "openssh-server",
     "unshare": "util-linux",
 }
+_START_SECONDS = 120.0
 _STOP_SECONDS = 20.0
 
 
@@ -141,7 +143,7 @@ class Fleet:
         inside = ["unshare", "--net", "--mount", "--propagation", "slave"]
         bond = "detached" if self.detached else "owned"
         keeper = [sys.executable, "-m", "testbed.keeper", str(self.place), str(self.count), bond]
-        with (self.place / "keeper.log").open("wb") as log:
+        with (self.place / "keeper.log").open("w+", errors="replace") as log:
             self._process = subprocess.Popen(
                 [*inside, *keeper],
                 stdin=subprocess.PIPE,
@@ -152,15 +154,14 @@ class Fleet:
                 env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
                 start_new_session=True,  # Ctrl-C is for the owner, who then stops the fleet in order
             )
-        assert self._process.stdout is not None
-        said = ""
-        if select.select([self._process.stdout], [], [], 120)[0]:
-            said = self._process.stdout.readline().strip()
-        if said != "ready":
-            log_text = (self.place / "keeper.log").read_text(errors="replace") if self.place.is_dir() else ""
-            raise TestbedError(
-                f"The test bed did not come up: {said or log_text[-2000:] or 'no answer in 120 s'}"
-            )
+            assert self._process.stdout is not None
+            said = ""
+            if select.select([self._process.stdout], [], [], _START_SECONDS)[0]:
+                said = self._process.stdout.readline().strip()
+            if said != "ready":
+                log.seek(0)
+                why = said or log.read()[-2000:] or f"no answer in {_START_SECONDS:.0f} s"
+                raise TestbedError(f"The test bed did not come up: {why}")
 
 
 def _check_means() -> None:
