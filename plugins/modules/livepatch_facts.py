@@ -135,7 +135,8 @@ ansible_facts:
               patchable: true
               reasons: []
         missing:
-          description: Where a patch that O(patch) names is not active although its object runs; pid 0 when it is nowhere.
+          description: Where a patch that O(patch) names is not active although its object runs; pid 0 when it is
+          nowhere.
           type: list
           elements: dict
           sample:

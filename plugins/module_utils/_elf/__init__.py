@@ -1,4 +1,6 @@
 # Copyright (c) 2026 cgl.livepatch contributors
 # GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Reading ELF objects: from a file, or as they lie in a process's memory. Nothing here knows of processes or patches."""
+"""Reading ELF objects: from a file, or as they lie in a process's memory. Nothing here knows of processes or
+patches.
+"""

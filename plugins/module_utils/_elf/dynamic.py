@@ -36,7 +36,9 @@ class Definition:
 
 @dataclass(frozen=True)
 class Slot:
-    """A dynamic relocation: the run-time address of the field, its type, the symbol's name ("" for none), the addend."""
+    """A dynamic relocation: the run-time address of the field, its type, the symbol's name ("" for none), the
+    addend.
+    """
 
     address: int
     kind: int
@@ -97,7 +99,9 @@ class DynamicTable:
         return self._string(self.value(DT_SONAME)) if DT_SONAME in self.values else ""
 
     def look_up(self, name: str, version: str = "") -> Definition | None:
-        """The definition of `name`, in `version` when one is given and the object has versions, else the default one."""
+        """The definition of `name`, in `version` when one is given and the object has versions, else the default
+        one.
+        """
         table = self.value(DT_GNU_HASH)
         if not table or not self.value(DT_SYMTAB):
             return None
@@ -113,7 +117,8 @@ class DynamicTable:
         index = struct.unpack("<I", self._read(bucket_at + 4 * (wanted % buckets), 4))[0]
         if index < first:
             return None
-        for index in range(index, index + _MOST_CHAIN):
+        start = index
+        for index in range(start, start + _MOST_CHAIN):
             found = struct.unpack("<I", self._read(bucket_at + 4 * buckets + 4 * (index - first), 4))[0]
             if found | 1 == wanted | 1:
                 definition = self._definition(index, raw_name, version)

@@ -75,11 +75,13 @@ def parse_header(read: Read, start: int = 0) -> Header:
     kind, machine = struct.unpack_from("<HH", raw, 16)
     table_offset = struct.unpack_from("<Q", raw, 32)[0]
     entry_size, count = struct.unpack_from("<HH", raw, 54)
-    if count and entry_size != 56 or count > _MOST_PROGRAM_HEADERS:
+    if (count and entry_size != 56) or count > _MOST_PROGRAM_HEADERS:
         raise NotElf("program header table of %d entries of %d bytes" % (count, entry_size))
     table = read(start + table_offset, count * 56) if count else b""
     segments = tuple(
-        Segment(kind=fields[0], flags=fields[1], offset=fields[2], address=fields[3], file_size=fields[5], size=fields[6])
+        Segment(
+            kind=fields[0], flags=fields[1], offset=fields[2], address=fields[3], file_size=fields[5], size=fields[6]
+        )
         for fields in struct.iter_unpack("<IIQQQQQQ", table)
     )
     return Header(kind=kind, machine=MACHINES.get(machine, "machine %d" % machine), segments=segments)

@@ -56,7 +56,9 @@ class Switched:
 
 
 def state_of(process: Process, region: Region) -> str:
-    """"active" when every site is switched over, "loaded" when none is, "mixed" in between or where bytes are foreign."""
+    """ "active" when every site is switched over, "loaded" when none is, "mixed" in between or where bytes are
+    foreign.
+    """
     states = set(site_states(process.memory, region))
     return "active" if states == {NEW} else "loaded" if states == {OLD} else "mixed"
 
@@ -76,14 +78,18 @@ def activate(process: Process, patch_id: str, limits: Limits, pretend: bool = Fa
         return Switched(False, "none", 0, 0)
     limits = _with_consistency(region, limits)
     _check_neighbours(process, regions, region)
-    replaced = [other for other in regions if other.id in region.patch["replaces"] and state_of(process, other) != "loaded"]
+    replaced = [
+        other for other in regions if other.id in region.patch["replaces"] and state_of(process, other) != "loaded"
+    ]
     _check_ours(process, region, replaced)
     steps = [(region, ACTIVATING, ACTIVE)] + [(other, DEACTIVATING, LOADED) for other in replaced]
     return _run(process, steps, _writes(process, region, replaced), limits, pretend)
 
 
 def deactivate(process: Process, patch_id: str, limits: Limits, pretend: bool = False) -> Switched:
-    """Switch the functions of an active patch back to the program's own; `pretend`: only check. Raises as `activate`."""
+    """Switch the functions of an active patch back to the program's own; `pretend`: only check. Raises as
+    `activate`.
+    """
     regions = find_regions(process.memory, process.maps())
     region = _region(regions, patch_id, process)
     states = site_states(process.memory, region)
@@ -107,7 +113,9 @@ def _run(
     process: Process, steps: list[tuple[Region, int, int]], writes: list[Write], limits: Limits, pretend: bool
 ) -> Switched:
     """Note what is under way, switch, note the end; on failure note that nothing changed."""
-    stopless = limits.consistency == "entry" and all(len(write.new) == 1 and write.site.kind == BYTE for write in writes)
+    stopless = limits.consistency == "entry" and all(
+        len(write.new) == 1 and write.site.kind == BYTE for write in writes
+    )
     if pretend:
         return Switched(True, "byte" if stopless else "stop", 0, 0)
     before = [region for region, _during, _after in steps]
@@ -117,7 +125,11 @@ def _run(
             switch_running(process, writes)
             stop_us, attempts = 0, 1
         else:
-            ranges = [(write.site.address, write.site.address + len(write.old)) for write in writes if write.site.kind != "data"]
+            ranges = [
+                (write.site.address, write.site.address + len(write.old))
+                for write in writes
+                if write.site.kind != "data"
+            ]
             stop_us, attempts = switch_stopped(process, writes, ranges, limits.max_stop, limits.timeout)
     except LivepatchError:
         if not process.has_exited():
@@ -175,7 +187,9 @@ def _settle(process: Process, region: Region, state: int, pretend: bool) -> None
         mutable = region.mutable
         activated_at = (mutable.activated_at or int(time.time())) if state == ACTIVE else 0
         write_mutable(
-            process.memory, region, replace(mutable, state=state, sequence=mutable.sequence + 1, activated_at=activated_at)
+            process.memory,
+            region,
+            replace(mutable, state=state, sequence=mutable.sequence + 1, activated_at=activated_at),
         )
 
 

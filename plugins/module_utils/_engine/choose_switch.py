@@ -56,8 +56,8 @@ def choose_switches(
         else:
             raise LivepatchError(
                 "function_too_short",
-                "%s has %d bytes that may be overwritten, a jump takes %d, and the place that its own bytes name is taken"
-                % (function.name, function.overwritable, branch.JUMP_SIZE),
+                "%s has %d bytes that may be overwritten, a jump takes %d, and the place that its own bytes "
+                "name is taken" % (function.name, function.overwritable, branch.JUMP_SIZE),
             )
     return found
 

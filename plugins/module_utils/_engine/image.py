@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The image of a patch in a process: which of its sections lie where, and their bytes once every field is filled.
 
-An image has four segments, each of whole pages, one behind the other: description (read), text (read, execute), constants
+An image has four segments, each of whole pages, one behind the other: description (read), text (read, execute),
+constants
 (read; with the slots that hold addresses of other objects) and data (read, write).
 """
 

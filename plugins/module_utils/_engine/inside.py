@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Who is inside a piece of code: whose program counter, registers or stack lead into it.
 
-No unwind information is used. Every word of a stack from the stack pointer up that could be an address in the code counts,
+No unwind information is used. Every word of a stack from the stack pointer up that could be an address in the code
+counts,
 at any alignment: a return address, the saved program counter of a signal frame, a function pointer about to be called.
 That can be wrong in one direction only: not knowing counts as inside.
 """

@@ -1,7 +1,9 @@
 # Copyright (c) 2026 cgl.livepatch contributors
 # GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a process says of the patches in it, checked against its own bytes. This, not a record, is what facts are made of."""
+"""What a process says of the patches in it, checked against its own bytes. This, not a record, is what facts are
+made of.
+"""
 
 from __future__ import annotations
 

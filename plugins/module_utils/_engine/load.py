@@ -171,7 +171,9 @@ def _at(
 
 def _sites(switches: list[Switch], target: MappedObject, patch: Patch) -> list[Site]:
     sites = [
-        Site(part.function.name, part.form, part.site, part.old, part.new, target.bias + part.function.offset, part.code)
+        Site(
+            part.function.name, part.form, part.site, part.old, part.new, target.bias + part.function.offset, part.code
+        )
         for part in switches
     ]
     for value in patch.manifest.data:

@@ -9,10 +9,11 @@ One process that fails does not keep the others from being tried; its error stan
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Callable
+from typing import Callable
 
 from .._errors import LivepatchError
 from .._patch.content import Patch
+from .._process.maps import Mapping
 from .._process.objects import object_at
 from .._process.process import Process
 from .._process.select import ObjectFinder, Selection, exe_of, selected
@@ -70,20 +71,38 @@ class Report:
 Step = Callable[[Process, Outcome], None]
 
 
-def load_patch(patch: Patch, selection: Selection, pretend: bool = False, forms: tuple[str, ...] = (BYTE, JUMP)) -> Report:
+@dataclass(frozen=True)
+class _Operation:
+    """One thing to be done to processes: those that `finder` finds (if any), and those that have the patch.
+
+    `goal` is the state that `step` leads to; with `pretend` it only finds out whether it would.
+    """
+
+    patch_id: str
+    selection: Selection
+    step: Step
+    goal: str
+    pretend: bool
+    finder: ObjectFinder | None = None
+
+
+def load_patch(
+    patch: Patch, selection: Selection, pretend: bool = False, forms: tuple[str, ...] = (BYTE, JUMP)
+) -> Report:
     """Load a patch into every selected process that maps its object. `forms`: see choose_switch (for tests)."""
-    finder = ObjectFinder(patch.manifest.object.build_id)
+    manifest = patch.manifest
 
     def step(process: Process, outcome: Outcome) -> None:
         if loaded_before(process, patch) is None:
             if not pretend:
-                clear_remains(process, patch.manifest.id)
+                clear_remains(process, manifest.id)
             prepared = prepare(process, patch, forms)
             outcome.changed = True
             if not pretend:
                 _region, outcome.hold_us = load(process, prepared)
 
-    return _over(selection, patch.manifest.id, finder, step, pretend and LOADED or "")
+    finder = ObjectFinder(manifest.object.build_id)
+    return _run(_Operation(manifest.id, selection, step, LOADED, pretend, finder))
 
 
 def unload_patch(patch_id: str, selection: Selection, timeout: float, pretend: bool = False) -> Report:
@@ -94,17 +113,19 @@ def unload_patch(patch_id: str, selection: Selection, timeout: float, pretend: b
         if not pretend:
             outcome.changed = clear_remains(process, patch_id) or outcome.changed
 
-    return _over(selection, patch_id, None, step, pretend and ABSENT or "")
+    return _run(_Operation(patch_id, selection, step, ABSENT, pretend))
 
 
 def activate_patch(patch_id: str, selection: Selection, limits: Limits, pretend: bool = False) -> Report:
     """Activate a loaded patch in every selected process that maps its object, also those that lack it (an error)."""
-    return _over(selection, patch_id, _finder_for(patch_id), _switching(activate, patch_id, limits, pretend), pretend and ACTIVE or "")
+    step = _switching(activate, patch_id, limits, pretend)
+    return _run(_Operation(patch_id, selection, step, ACTIVE, pretend, _finder_for(patch_id)))
 
 
 def deactivate_patch(patch_id: str, selection: Selection, limits: Limits, pretend: bool = False) -> Report:
     """Deactivate a patch in every selected process that has it."""
-    return _over(selection, patch_id, None, _switching(deactivate, patch_id, limits, pretend), pretend and LOADED or "")
+    step = _switching(deactivate, patch_id, limits, pretend)
+    return _run(_Operation(patch_id, selection, step, LOADED, pretend))
 
 
 def _switching(change: Callable[..., Switched], patch_id: str, limits: Limits, pretend: bool) -> Step:
@@ -116,55 +137,62 @@ def _switching(change: Callable[..., Switched], patch_id: str, limits: Limits, p
     return step
 
 
-def _over(
-    selection: Selection, patch_id: str, finder: ObjectFinder | None, step: Step, then: str
-) -> Report:
-    """Do `step` to every process that maps the object (by `finder`) or has the patch. `then`: the state a step only meant."""
+def _run(operation: _Operation) -> Report:
     outcomes, unreadable = [], 0
-    for process in selected(selection):
+    for process in selected(operation.selection):
         outcome = Outcome(process.pid, process.start_time, "")
         try:
-            mappings = process.maps()
-            name = "/memfd:%s%s (" % (NAME, patch_id)
-            meant = any(mapping.path.startswith(name) for mapping in mappings)
-            first = finder.find(process, mappings) if finder else None
-            if first and finder:
-                outcome.object, outcome.build_id = first.path, finder.build_id
-            if not meant and not first:
-                if finder and selection.pids and mappings:
-                    raise LivepatchError("build_id_mismatch", "%s does not map the object of patch %s" % (process, patch_id))
+            if not _is_meant(operation, process, outcome):
                 continue
         except LivepatchError as error:
-            if error.code == "process_gone" or not selection.pids:
+            if error.code == "process_gone" or not operation.selection.pids:
                 unreadable += error.code == "not_permitted"
                 continue
             outcome.error = error.as_dict()
-            outcomes.append(outcome)
-            continue
-        _one(process, patch_id, outcome, step, then)
+        if not outcome.error:
+            _one(operation, process, outcome)
         outcomes.append(outcome)
     return Report(outcomes, unreadable)
 
 
-def _one(process: Process, patch_id: str, outcome: Outcome, step: Step, then: str) -> None:
+def _is_meant(operation: _Operation, process: Process, outcome: Outcome) -> bool:
+    """Whether to work on this process. Raises LivepatchError build_id_mismatch where it is named and lacks the object."""
+    mappings = process.maps()
+    first = operation.finder.find(process, mappings) if operation.finder else None
+    if first and operation.finder:
+        outcome.object, outcome.build_id = first.path, operation.finder.build_id
+    if first or _has_patch(mappings, operation.patch_id):
+        return True
+    if operation.finder and operation.selection.pids and mappings:
+        raise LivepatchError(
+            "build_id_mismatch", "%s does not map the object of patch %s" % (process, operation.patch_id)
+        )
+    return False
+
+
+def _has_patch(mappings: list[Mapping], patch_id: str) -> bool:
+    name = "/memfd:%s%s (" % (NAME, patch_id)
+    return any(mapping.path.startswith(name) for mapping in mappings)
+
+
+def _one(operation: _Operation, process: Process, outcome: Outcome) -> None:
     try:
         outcome.exe = exe_of(process)
         outcome.threads = len(process.threads())
-        _look(process, patch_id, outcome)
+        _look(process, operation.patch_id, outcome)
         outcome.before = outcome.state
-        step(process, outcome)
-        _look(process, patch_id, outcome)
-        if then and outcome.changed:
-            outcome.state = then
+        operation.step(process, outcome)
+        _look(process, operation.patch_id, outcome)
+        if operation.pretend and outcome.changed:
+            outcome.state = operation.goal
     except LivepatchError as error:
         outcome.error = error.as_dict()
     except OSError as error:
-        gone = process.has_exited()
-        code = "process_gone" if gone else "internal"
-        outcome.error = LivepatchError(code, "%s: %s" % ("process %d has exited" % process.pid if gone else process, error)).as_dict()
+        code = "process_gone" if process.has_exited() else "internal"
+        outcome.error = LivepatchError(code, "%s: %s" % (process, error)).as_dict()
     if outcome.error:
         outcome.changed = False
-        _look_again(process, patch_id, outcome)
+        _look_again(process, operation.patch_id, outcome)
 
 
 def _look(process: Process, patch_id: str, outcome: Outcome) -> None:
@@ -174,7 +202,9 @@ def _look(process: Process, patch_id: str, outcome: Outcome) -> None:
         outcome.state, outcome.verified = ABSENT, True
         return
     first = [mapping for mapping in mappings if mapping.start == region.object_start]
-    inspected = inspect(process, region, [found for mapping in first for found in [object_at(process.memory, mapping)] if found])
+    inspected = inspect(
+        process, region, [found for mapping in first for found in [object_at(process.memory, mapping)] if found]
+    )
     outcome.state, outcome.verified = inspected.state, inspected.verified
     outcome.object, outcome.build_id = region.object_path, str(region.patch["build_id"])
 
@@ -189,11 +219,10 @@ def _look_again(process: Process, patch_id: str, outcome: Outcome) -> None:
 
 def _finder_for(patch_id: str) -> ObjectFinder | None:
     """A finder of the object that a patch in some process here is bound to; None when no process has the patch."""
-    name = "/memfd:%s%s (" % (NAME, patch_id)
     for process in selected(Selection()):
         try:
             mappings = process.maps()
-            if any(mapping.path.startswith(name) for mapping in mappings):
+            if _has_patch(mappings, patch_id):
                 region = find_region(find_regions(process.memory, mappings), patch_id)
                 if region:
                     return ObjectFinder(str(region.patch["build_id"]))

@@ -1,7 +1,9 @@
 # Copyright (c) 2026 cgl.livepatch contributors
 # GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where in a process there is room for a patch: for its image near the object, for a branch at the very place it needs."""
+"""Where in a process there is room for a patch: for its image near the object, for a branch at the very place it
+needs.
+"""
 
 from __future__ import annotations
 
@@ -59,6 +61,7 @@ class FreeSpace:
                 break
         if not best:
             raise LivepatchError(
-                "no_room_near_object", "no %d bytes are free within 2 GiB of %s at %#x" % (size, target.path, target.start)
+                "no_room_near_object",
+                "no %d bytes are free within 2 GiB of %s at %#x" % (size, target.path, target.start),
             )
         return best & -PAGE

@@ -56,7 +56,9 @@ class Mutable:
 
 @dataclass(frozen=True)
 class Site:
-    """One place in the program that activation changes. `kind`: byte, jump, or data; run-time address, old and new bytes."""
+    """One place in the program that activation changes. `kind`: byte, jump, or data; run-time address, old and new
+    bytes.
+    """
 
     name: str
     kind: str
@@ -98,7 +100,8 @@ def describe(region: Region) -> bytes:
         "object_path": region.object_path,
         "object_start": region.object_start,
         "sites": [
-            [site.name, site.kind, site.address, site.old.hex(), site.new.hex(), site.entry, site.code] for site in region.sites
+            [site.name, site.kind, site.address, site.old.hex(), site.new.hex(), site.entry, site.code]
+            for site in region.sites
         ],
         "parts": region.parts,
         "digests": region.digests,

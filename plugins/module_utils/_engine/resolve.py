@@ -1,7 +1,9 @@
 # Copyright (c) 2026 cgl.livepatch contributors
 # GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where the references of a patch lead in one process: its own object by offset, everything else as the process has it."""
+"""Where the references of a patch lead in one process: its own object by offset, everything else as the process has
+it.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ class Resolver:
         self._linked: list[LinkedObject] | None = None
 
     def addresses(self, manifest: Manifest) -> dict[str, int]:
-        """The run-time address of every reference, by symbol. Raises LivepatchError symbol_not_found or patch_corrupt."""
+        """The run-time address of every reference, by symbol. Raises LivepatchError symbol_not_found or
+        patch_corrupt.
+        """
         return {reference.symbol: self._address(reference) for reference in manifest.references}
 
     def _address(self, reference: Reference) -> int:
@@ -38,7 +42,9 @@ class Resolver:
             return self._target.bias + reference.offset
         if reference.slot:
             if not self._target.holds(reference.slot, 8, 0):
-                raise LivepatchError("patch_corrupt", "the patch places the slot of %s outside its object" % reference.name)
+                raise LivepatchError(
+                    "patch_corrupt", "the patch places the slot of %s outside its object" % reference.name
+                )
             value = slot_value(self._process.memory, self._target.bias + reference.slot)
             # A slot that still leads into its own object was not bound yet (lazy binding), or is bound to that object.
             if value and not self._target.start <= value < self._target.end:

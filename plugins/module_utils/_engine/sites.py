@@ -35,13 +35,12 @@ def site_states(memory: Memory, region: Region) -> list[str]:
 def program_bytes(memory: Memory, regions: list[Region], address: int, size: int) -> bytes:
     """What the program itself has at an address: the bytes there, less what active patches made of them."""
     content = bytearray(memory.read(address, size))
-    for region in regions:
-        for site in region.sites:
-            if site.address < address + size and address < site.address + len(site.new):
-                if memory.read(site.address, len(site.new)) == site.new:
-                    for index, byte in enumerate(site.old):
-                        if 0 <= site.address + index - address < size:
-                            content[site.address + index - address] = byte
+    for site in [site for region in regions for site in region.sites]:
+        overlaps = site.address < address + size and address < site.address + len(site.new)
+        if overlaps and memory.read(site.address, len(site.new)) == site.new:
+            for index, byte in enumerate(site.old):
+                if 0 <= site.address + index - address < size:
+                    content[site.address + index - address] = byte
     return bytes(content)
 
 
@@ -49,7 +48,9 @@ def check_original(memory: Memory, regions: list[Region], function: ReplacedFunc
     """Compare a function in memory with the one the patch was built for. Raises LivepatchError object_modified."""
     size = max(function.size, len(function.entry) // 2)
     code = program_bytes(memory, regions, entry, size)
-    if hashlib.sha256(code[: function.size]).hexdigest() != function.sha256 or not code.startswith(bytes.fromhex(function.entry)):
+    if hashlib.sha256(code[: function.size]).hexdigest() != function.sha256 or not code.startswith(
+        bytes.fromhex(function.entry)
+    ):
         raise LivepatchError(
             "object_modified",
             "%s at %#x of %s is not the code that the patch was built for" % (function.name, entry, who),

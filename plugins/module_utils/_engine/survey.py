@@ -15,7 +15,6 @@ from .._errors import LivepatchError
 from .._process.objects import MappedObject, mapped_objects
 from .._process.process import Process
 from .._process.select import Selection, exe_of, selected
-
 from .inspect import Inspected, inspect
 from .region import NAME, find_regions
 from .sites import NEW, site_states
@@ -108,7 +107,9 @@ class DiskObjects:
             os.close(descriptor)
 
 
-def _process(process: Process, objects: list[MappedObject], inspected: list[Inspected], disk: DiskObjects) -> dict[str, Any]:
+def _process(
+    process: Process, objects: list[MappedObject], inspected: list[Inspected], disk: DiskObjects
+) -> dict[str, Any]:
     reasons = _obstacles(process, objects)
     return {
         "pid": process.pid,
@@ -190,7 +191,9 @@ def _patches(found: list[tuple[dict[str, Any], list[Inspected]]]) -> dict[str, d
     return patches
 
 
-def _missing(patches: dict[str, dict[str, Any]], processes: list[dict[str, Any]], wanted: list[str]) -> list[dict[str, Any]]:
+def _missing(
+    patches: dict[str, dict[str, Any]], processes: list[dict[str, Any]], wanted: list[str]
+) -> list[dict[str, Any]]:
     """Where a patch that was asked for is not active: processes that map its object, and patches found nowhere."""
     missing: list[dict[str, Any]] = []
     for name in wanted:
@@ -201,5 +204,7 @@ def _missing(patches: dict[str, dict[str, Any]], processes: list[dict[str, Any]]
             states = [patch["state"] for patch in fact["patches"] if patch["id"] == name]
             maps_it = any(part["build_id"] == patches[name]["build_id"] for part in fact["objects"])
             if (maps_it or states) and states != ["active"]:
-                missing.append({"patch": name, "pid": fact["pid"], "exe": fact["exe"], "state": (states or ["absent"])[0]})
+                missing.append(
+                    {"patch": name, "pid": fact["pid"], "exe": fact["exe"], "state": (states or ["absent"])[0]}
+                )
     return missing

@@ -97,5 +97,6 @@ def _check(memory: Memory, writes: list[Write], who: str) -> None:
         if memory.read(write.site.address, len(write.old)) != write.old:
             what = "the value of" if write.site.kind == "data" else "the code of"
             raise LivepatchError(
-                "object_modified", "%s %s at %#x of %s has changed meanwhile" % (what, write.site.name, write.site.address, who)
+                "object_modified",
+                "%s %s at %#x of %s has changed meanwhile" % (what, write.site.name, write.site.address, who),
             )

@@ -1,7 +1,9 @@
 # Copyright (c) 2026 cgl.livepatch contributors
 # GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Carrying a region into a process, and out again: its memfd, its mappings. The content never passes through the program."""
+"""Carrying a region into a process, and out again: its memfd, its mappings. The content never passes through the
+program.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ def map_region(process: Process, patch_id: str, parts: list[tuple[tuple[int, int
 
 
 def unmap(process: Process, parts: list[tuple[int, int]]) -> int:
-    """Unmap parts (start, size), the last one first; the longest hold of a thread, microseconds. Raises LivepatchError."""
+    """Unmap parts (start, size), the last one first; the longest hold of a thread, microseconds. Raises
+    LivepatchError.
+    """
     held = [0]
     backwards = parts[::-1]
     for some in range(0, len(backwards), _CALLS_A_HOLD):
@@ -81,7 +85,9 @@ def _make_file(process: Process, calls: InjectedCalls, patch_id: str, contents: 
     return descriptor
 
 
-def _map(process: Process, calls: InjectedCalls, start: int, size: int, protection: int, descriptor: int, offset: int) -> None:
+def _map(
+    process: Process, calls: InjectedCalls, start: int, size: int, protection: int, descriptor: int, offset: int
+) -> None:
     flags = _MAP_PRIVATE | _MAP_FIXED_NOREPLACE
     at = calls.call("mmap", start, size, protection, flags, descriptor, offset)
     if at == start:

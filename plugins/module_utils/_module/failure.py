@@ -15,6 +15,7 @@ from .._errors import LivepatchError
 def fail(module: AnsibleModule, error: LivepatchError, **extra: Any) -> NoReturn:
     """End the task with an error; `extra` goes into the result beside it."""
     module.fail_json(msg=sentence(error.as_dict()), error=error.as_dict(), **extra)
+    raise AssertionError("fail_json returned")
 
 
 def sentence(error: dict[str, str]) -> str:

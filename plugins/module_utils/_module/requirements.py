@@ -39,7 +39,8 @@ def require_platform(module: AnsibleModule) -> None:
             module,
             LivepatchError(
                 "arch_mismatch",
-                "this host is %s on %s; processes can be patched on Linux on %s" % (machine, system, ", ".join(ARCHITECTURES)),
+                "this host is %s on %s; processes can be patched on Linux on %s"
+                % (machine, system, ", ".join(ARCHITECTURES)),
                 "Leave this host out, or restart its processes into the fixed version.",
             ),
         )

@@ -43,7 +43,11 @@ def finish(module: AnsibleModule, report: Report, patch_id: str, require_target:
 def warn_of_unreadable(module: AnsibleModule, count: int) -> None:
     """Say that processes were left out because they could not be looked at."""
     if count:
-        remedy = "they have capabilities that it lacks" if os.geteuid() == 0 else "run it with 'become: true' to include them"
+        remedy = (
+            "they have capabilities that it lacks"
+            if os.geteuid() == 0
+            else "run it with 'become: true' to include them"
+        )
         module.warn("%d processes may not be looked at by this task, and were left out: %s." % (count, remedy))
 
 

@@ -14,7 +14,9 @@ TEXT, RODATA, DATA, BSS = "text", "rodata", "data", "bss"
 
 @dataclass(frozen=True)
 class Section:
-    """One allocated section. `kind` is TEXT, RODATA, DATA or BSS; `content` is empty for BSS; `size` and `align` are bytes."""
+    """One allocated section. `kind` is TEXT, RODATA, DATA or BSS; `content` is empty for BSS; `size` and `align` are
+    bytes.
+    """
 
     name: str
     kind: str

@@ -124,7 +124,8 @@ def parse_manifest(raw: bytes) -> Manifest:
         raise _corrupt("its manifest is not a JSON object")
     if plain.get("format") != FORMAT:
         raise LivepatchError(
-            "patch_unsupported", "the patch file has format %r, this collection reads format %d" % (plain.get("format"), FORMAT)
+            "patch_unsupported",
+            "the patch file has format %r, this collection reads format %d" % (plain.get("format"), FORMAT),
         )
     del plain["format"]
     for name, kind in (("functions", ReplacedFunction), ("data", ChangedValue), ("references", Reference)):

@@ -45,7 +45,16 @@ def read_patch(raw: bytes) -> Patch:
         return _parse(raw)
     except LivepatchError:
         raise
-    except (ELFError, ConstructError, ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError) as error:
+    except (
+        ELFError,
+        ConstructError,
+        ValueError,
+        KeyError,
+        IndexError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+    ) as error:
         # pyelftools has no closed set of exceptions for hostile input; each of them means the same here.
         raise _corrupt("%s: %s" % (type(error).__name__, error)) from None
 

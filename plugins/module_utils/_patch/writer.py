@@ -3,19 +3,19 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Writing a patch file: the content becomes assembler text, and the system's assembler writes the ELF object.
 
-The text can be read and compared, the assembler knows every relocation of its architecture by name, and the same content
+The text can be read and compared, the assembler knows every relocation of its architecture by name, and the same
+content
 gives the same bytes. Every symbol is global and hidden: the assembler then leaves relocations on the symbol itself.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import subprocess
 import tempfile
 
 from .._errors import LivepatchError
-from .content import BSS, DATA, RODATA, TEXT, Patch, Relocation, Section, Symbol
+from .content import BSS, DATA, RODATA, TEXT, Patch, Section, Symbol
 from .manifest import SECTION
 from .reader import read_patch
 from .relocation_names import RELOCATION_NAMES
@@ -61,7 +61,9 @@ def assembler_text(patch: Patch) -> str:
 def _content(section: Section, labels: list[Symbol]) -> list[str]:
     lines = []
     at = 0
-    for stop, symbol in [(s.offset, s) for s in sorted(labels, key=lambda s: (s.offset, s.name))] + [(section.size, None)]:
+    for stop, symbol in [(s.offset, s) for s in sorted(labels, key=lambda s: (s.offset, s.name))] + [
+        (section.size, None)
+    ]:
         if section.kind == BSS:
             if stop > at:
                 lines.append(".zero %d" % (stop - at))
@@ -72,7 +74,10 @@ def _content(section: Section, labels: list[Symbol]) -> list[str]:
         at = stop
         if symbol is not None:
             kind = "@function" if symbol.is_function else "@object"
-            lines.append('.globl "{0}"\n.hidden "{0}"\n.type "{0}",{1}\n.size "{0}",{2}'.format(symbol.name, kind, symbol.size))
+            lines.append(
+                f'.globl "{symbol.name}"\n.hidden "{symbol.name}"\n.type "{symbol.name}",{kind}\n'
+                f'.size "{symbol.name}",{symbol.size}'
+            )
             lines.append('"%s":' % symbol.name)
     return lines
 
@@ -100,10 +105,14 @@ def patch_bytes(patch: Patch) -> bytes:
             )
         except FileNotFoundError:
             raise LivepatchError(
-                "dependency_missing", "the assembler 'as' is not installed", "Install binutils on the build host."
+                "dependency_missing",
+                "the assembler 'as' is not installed",
+                "Install binutils on the build host.",
             ) from None
         if done.returncode:
-            raise LivepatchError("internal", "the assembler refused the patch: %s" % done.stdout.decode("utf-8", "replace"))
+            raise LivepatchError(
+                "internal", "the assembler refused the patch: %s" % done.stdout.decode("utf-8", "replace")
+            )
         with open(os.path.join(folder, "patch.o"), "rb") as stream:
             raw = stream.read()
     _compare(patch, read_patch(raw))
@@ -117,11 +126,15 @@ def _compare(written: Patch, read: Patch) -> None:
     for part, ours, theirs in zip(("sections", "symbols", "relocations"), _ordered(written), _ordered(read)):
         if ours != theirs:
             odd = sorted(set(ours) ^ set(theirs))[:4]
-            raise LivepatchError("internal", "the %s of the patch file read back differently: %s" % (part, ", ".join(odd)))
+            raise LivepatchError(
+                "internal", "the %s of the patch file read back differently: %s" % (part, ", ".join(odd))
+            )
 
 
 def _ordered(patch: Patch) -> tuple[list[str], list[str], list[str]]:
-    """Sections, symbols and relocations without regard to the order of the file's sections, which the assembler chooses."""
+    """Sections, symbols and relocations without regard to the order of the file's sections, which the assembler
+    chooses.
+    """
     names = [section.name for section in patch.sections]
     sections = sorted(repr(section) for section in patch.sections)
     # The reader also lists each section's own symbol.

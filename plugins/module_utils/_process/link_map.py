@@ -44,7 +44,9 @@ def executable_start(process: Process) -> int:
 
 
 def linked_objects(process: Process) -> list[LinkedObject]:
-    """Every linked object, the executable first; empty for a static program. Raises OSError where the list is damaged."""
+    """Every linked object, the executable first; empty for a static program. Raises OSError where the list is
+    damaged.
+    """
     memory, start = process.memory, executable_start(process)
     try:
         header = parse_header(memory.read, start)
@@ -58,7 +60,7 @@ def linked_objects(process: Process) -> list[LinkedObject]:
     debug = main.value(DT_DEBUG)
     if not debug:
         return [LinkedObject("", main)]
-    found = []
+    found: list[LinkedObject] = []
     at = struct.unpack("<Q", memory.read(debug + 8, 8))[0]
     while at and len(found) < _MOST_OBJECTS:
         address, name_at, table_at, following = struct.unpack("<QQQQ", memory.read(at, 32))

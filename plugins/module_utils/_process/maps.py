@@ -15,7 +15,9 @@ _TOP = 1 << 64
 
 
 class Mapping(NamedTuple):
-    """One mapping: addresses [start, end), permissions as in `r-xp`, file offset, `major:minor`, inode, path or name."""
+    """One mapping: addresses [start, end), permissions as in `r-xp`, file offset, `major:minor`, inode, path or
+    name.
+    """
 
     start: int
     end: int

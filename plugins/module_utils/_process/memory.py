@@ -12,7 +12,9 @@ from .._errors import LivepatchError
 
 
 class Memory:
-    """One address space. The descriptor pins it: after an exec or exit reads and writes fail, they never reach another."""
+    """One address space. The descriptor pins it: after an exec or exit reads and writes fail, they never reach
+    another.
+    """
 
     def __init__(self, descriptor: int, owner: str) -> None:
         self._descriptor = descriptor
@@ -21,7 +23,8 @@ class Memory:
     def read(self, address: int, size: int) -> bytes:
         """Exactly `size` bytes at `address`.
 
-        Raises OSError (EIO, EFAULT) where nothing is mapped, LivepatchError process_gone when the address space is gone.
+        Raises OSError (EIO, EFAULT) where nothing is mapped, LivepatchError process_gone when the address space is
+        gone.
         """
         data = os.pread(self._descriptor, size, address)
         if len(data) == size:
@@ -50,13 +53,16 @@ class Memory:
             if error.errno in (errno.EPERM, errno.EACCES, errno.EIO):
                 raise LivepatchError(
                     "not_permitted",
-                    "the kernel refuses to write %d bytes at %#x of %s: %s" % (len(data), address, self._owner, error.strerror),
-                    "Check that the kernel allows writes through /proc/PID/mem (boot parameter proc_mem.force_override).",
+                    "the kernel refuses to write %d bytes at %#x of %s: %s"
+                    % (len(data), address, self._owner, error.strerror),
+                    "Check that the kernel allows writes through /proc/PID/mem (boot parameter "
+                    "proc_mem.force_override).",
                 ) from None
             raise
         if written == 0 and data:
             raise LivepatchError("process_gone", "%s has exited or become another program" % self._owner)
         if written != len(data) or self.read(address, len(data)) != data:
             raise LivepatchError(
-                "memory_mismatch", "wrote %d bytes at %#x of %s, read back something else" % (len(data), address, self._owner)
+                "memory_mismatch",
+                "wrote %d bytes at %#x of %s, read back something else" % (len(data), address, self._owner),
             )

@@ -16,7 +16,9 @@ from .memory import Memory
 
 @dataclass(frozen=True)
 class MappedObject:
-    """One object in one process: `bias` is what to add to a link-time address, `path` as in maps without "(deleted)"."""
+    """One object in one process: `bias` is what to add to a link-time address, `path` as in maps without
+    "(deleted)".
+    """
 
     path: str
     deleted: bool
@@ -33,7 +35,9 @@ class MappedObject:
 
 def candidate_starts(mappings: list[Mapping]) -> list[Mapping]:
     """The mappings that may be the first page of an object: a file's beginning, and the vDSO is not one."""
-    return [mapping for mapping in mappings if mapping.offset == 0 and mapping.is_file() and mapping.permissions[0] == "r"]
+    return [
+        mapping for mapping in mappings if mapping.offset == 0 and mapping.is_file() and mapping.permissions[0] == "r"
+    ]
 
 
 def mapped_objects(memory: Memory, mappings: list[Mapping]) -> list[MappedObject]:

@@ -39,7 +39,9 @@ class Process:
     def __enter__(self) -> Process:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -66,7 +68,7 @@ class Process:
         """The content of /proc/PID/`name`. Raises as `open` does."""
         descriptor = self.open(name)
         try:
-            parts = []
+            parts: list[bytes] = []
             while True:
                 part = os.read(descriptor, 1 << 16)
                 if not part:
@@ -89,7 +91,9 @@ class Process:
             return ""
 
     def stat(self) -> list[str]:
-        """The fields of /proc/PID/stat from the third (state) on: [0] state, [19] start time in clock ticks since boot."""
+        """The fields of /proc/PID/stat from the third (state) on: [0] state, [19] start time in clock ticks since
+        boot.
+        """
         return self.read_text("stat").rpartition(")")[2].split()
 
     def status(self, field: str) -> str:

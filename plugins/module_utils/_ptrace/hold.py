@@ -15,7 +15,16 @@ from .._errors import LivepatchError
 from .._process.process import Process
 from . import x86_64 as arch
 from .attach import seize_thread
-from .requests import NT_PRSTATUS, detach, get_register_set, interrupt, is_event_stop, resume, set_register_set, signal_of
+from .requests import (
+    NT_PRSTATUS,
+    detach,
+    get_register_set,
+    interrupt,
+    is_event_stop,
+    resume,
+    set_register_set,
+    signal_of,
+)
 from .wait import child_signals_held, wait_until
 
 
@@ -62,7 +71,9 @@ class HeldThread:
 
 
 @contextlib.contextmanager
-def held_thread(process: Process, tid: int, timeout: float, plainly: bool = False, past_seccomp: bool = False) -> Iterator[HeldThread | None]:
+def held_thread(
+    process: Process, tid: int, timeout: float, plainly: bool = False, past_seccomp: bool = False
+) -> Iterator[HeldThread | None]:
     """One thread stopped while the block runs; None when it exited or could not be stopped within `timeout` seconds.
 
     Raises LivepatchError already_traced, not_permitted or process_gone.
@@ -92,6 +103,7 @@ def _let_straggler_go(thread: HeldThread) -> None:
         return
     if status is None:
         raise LivepatchError(
-            "function_busy", "thread %d of %s sleeps in the kernel and cannot be looked at" % (thread.tid, thread.process)
+            "function_busy",
+            "thread %d of %s sleeps in the kernel and cannot be looked at" % (thread.tid, thread.process),
         )
     thread.release()

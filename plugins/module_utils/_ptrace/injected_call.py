@@ -38,7 +38,8 @@ from .requests import (
 )
 from .wait import wait_until
 
-# Room that must be free on the stack below the frame, bytes: none of it is used, it only tells a real stack from a scrap.
+# Room that must be free on the stack below the frame, bytes: none of it is used, it only tells a real stack from a
+# scrap.
 _STACK_ROOM = 8192
 # How long one call may take before we give up (and leave the thread to its return frame), seconds.
 _CALL_TIME = 5.0
@@ -153,7 +154,8 @@ class InjectedCalls:
         status = wait_until(self._thread.tid, time.monotonic() + _CALL_TIME)
         if status is None:
             raise LivepatchError(
-                "internal", "a system call of thread %d of %s does not return" % (self._thread.tid, self._thread.process)
+                "internal",
+                "a system call of thread %d of %s does not return" % (self._thread.tid, self._thread.process),
             )
         if not os.WIFSTOPPED(status):
             raise ChildProcessError(self._thread.tid)
@@ -204,7 +206,8 @@ def frame_place(mappings: list[Mapping], stack_pointer: int, xstate_size: int) -
 
 def _callers(process: Process, mappings: list[Mapping]) -> list[int]:
     """Threads to ask, sleeping ones first: to them a moment's hold means least (proc_pid_syscall(5))."""
-    asleep, others = [], []
+    asleep: list[int] = []
+    others: list[int] = []
     for tid in process.threads()[:_CALLERS_TRIED]:
         try:
             fields = process.read_text("task/%d/syscall" % tid).split()

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Keeping the processor while threads of a program are stopped.
 
-Beside CPU hogs, a tracer of normal priority needed seconds to stop 1000 threads: each wakes up, takes the processor and is
+Beside CPU hogs, a tracer of normal priority needed seconds to stop 1000 threads: each wakes up, takes the processor
+and is
 queued behind the hogs. With SCHED_FIFO that is tens of ms. Where it is denied, the tool goes on without.
 """
 

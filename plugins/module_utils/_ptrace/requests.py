@@ -124,7 +124,9 @@ def _call(request: int, tid: int, address: int, data: int) -> None:
     try:
         ptrace(request, tid, address, data)
     except PtraceError as error:
-        raise OSError(error.errno, "%s (ptrace request %#x, thread %d)" % (os.strerror(error.errno), request, tid)) from None
+        raise OSError(
+            error.errno, "%s (ptrace request %#x, thread %d)" % (os.strerror(error.errno), request, tid)
+        ) from None
 
 
 GONE = (errno.ESRCH, errno.ECHILD)

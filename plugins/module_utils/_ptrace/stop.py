@@ -40,7 +40,9 @@ class BudgetExceeded(Exception):
 
 
 class StopWindow:
-    """All threads of one process, stopped. `registers` holds NT_PRSTATUS bytes by thread id; `stop_us` is set at the end."""
+    """All threads of one process, stopped. `registers` holds NT_PRSTATUS bytes by thread id; `stop_us` is set at the
+    end.
+    """
 
     def __init__(self, process: Process, budget: float) -> None:
         self.process = process

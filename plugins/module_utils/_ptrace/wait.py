@@ -12,7 +12,8 @@ from typing import Iterator
 
 from .requests import wait_now
 
-# A stop of a tracee sends its tracer SIGCHLD. Signals of one number are merged, so never sleep longer than this, seconds.
+# A stop of a tracee sends its tracer SIGCHLD. Signals of one number are merged, so never sleep longer than this,
+# seconds.
 _LONGEST_SLEEP = 0.001
 
 

@@ -26,6 +26,9 @@ NT_XSTATE = 0x202
 SYSCALL_RETURN = b"\x0f\x05\xc3"  # syscall; ret
 SIGNAL_RETURN = b"\x48\xc7\xc0\x0f\x00\x00\x00\x0f\x05"  # mov $15,%rax; syscall (rt_sigreturn)
 
+# The order of registers in a signal frame (struct sigcontext_64).
+_FRAME_ORDER = tuple("r8 r9 r10 r11 r12 r13 r14 r15 rdi rsi rbp rbx rdx rax rcx rsp rip eflags".split(" "))  # noqa: SIM905
+
 _ERESTARTNOHAND = 514
 _RESTARTS = (512, 513, 514)
 _ERESTART_RESTARTBLOCK = 516
@@ -65,7 +68,8 @@ def hide_interruption(registers: bytes) -> bytes:
     """The registers with -EINTR turned into the kernel's own -ERESTARTNOHAND.
 
     The kernel then decides as it does for pause(2): a signal with a handler that is there when the thread goes on still
-    makes the call return EINTR, anything else starts the call again. Setting rip back ourselves would lose such a signal.
+    makes the call return EINTR, anything else starts the call again. Setting rip back ourselves would lose such a
+    signal.
     """
     return registers[:RESULT_AT] + _HIDDEN_FORM + registers[RESULT_AT + 8 :]
 
@@ -83,7 +87,12 @@ def call_registers(registers: bytes, gadget: int, stack: int, number: int, argum
     names = ("rdi", "rsi", "rdx", "r10", "r8", "r9")
     # orig_rax = -1: the kernel must not take this for an interrupted call that it should start again.
     return set_registers(
-        registers, rip=gadget, rsp=stack, rax=number, orig_rax=-1, **dict(zip(names, arguments + (0,) * (6 - len(arguments))))
+        registers,
+        rip=gadget,
+        rsp=stack,
+        rax=number,
+        orig_rax=-1,
+        **dict(zip(names, arguments + (0,) * (6 - len(arguments)))),
     )
 
 
@@ -112,11 +121,10 @@ def return_frame(at: int, restorer: int, registers: bytes, mask: int, xstate: by
     def get(name: str) -> int:
         return int.from_bytes(context[_PLACE[name] : _PLACE[name] + 8], "little")
 
-    order = "r8 r9 r10 r11 r12 r13 r14 r15 rdi rsi rbp rbx rdx rax rcx rsp rip eflags".split()
     frame = struct.pack("<Q", restorer)
     frame += struct.pack("<QQ", 1 | 2 | 4, 0)  # UC_FP_XSTATE, UC_SIGCONTEXT_SS, UC_STRICT_RESTORE_SS; no link
     frame += struct.pack("<QiiQ", 0, 0x10, 0, 0)  # stack_t that is refused
-    frame += struct.pack("<18Q", *(get(name) for name in order))
+    frame += struct.pack("<18Q", *(get(name) for name in _FRAME_ORDER))
     frame += struct.pack("<4H", get("cs"), 0, 0, get("ss"))
     frame += struct.pack("<4Q", 0, 0, 0, 0)  # err, trapno, oldmask, cr2
     frame += struct.pack("<Q", state_at) + bytes(64)
@@ -124,7 +132,9 @@ def return_frame(at: int, restorer: int, registers: bytes, mask: int, xstate: by
     frame += bytes(state_at - at - len(frame))
     state = bytearray(xstate[:xstate_size])
     features = xstate[464:472]
-    state[464:512] = struct.pack("<II", 0x46505853, xstate_size + 4) + features + struct.pack("<I", xstate_size) + bytes(28)
+    state[464:512] = (
+        struct.pack("<II", 0x46505853, xstate_size + 4) + features + struct.pack("<I", xstate_size) + bytes(28)
+    )
     return frame + bytes(state) + struct.pack("<I", 0x46505845)
 
 
@@ -146,16 +156,22 @@ def own_xstate_size() -> int:
     libc = ctypes.CDLL(None, use_errno=True)
     sizes: list[int] = []
 
-    @ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
-    def handler(_signal: int, _info: int, context: int) -> None:
+    def read_size(_signal: int, _info: int, context: int) -> None:
         state_at = ctypes.c_uint64.from_address(context + 40 + 184).value
         magic, _whole, _features, size = struct.unpack("<IIQI", ctypes.string_at(state_at + 464, 20))
         sizes.append(size if magic == 0x46505853 else 512)
 
+    handler = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)(read_size)
+
     class Action(ctypes.Structure):
         """struct sigaction of the C library."""
 
-        _fields_ = [("handler", ctypes.c_void_p), ("mask", ctypes.c_uint64 * 16), ("flags", ctypes.c_int), ("restorer", ctypes.c_void_p)]
+        _fields_ = [
+            ("handler", ctypes.c_void_p),
+            ("mask", ctypes.c_uint64 * 16),
+            ("flags", ctypes.c_int),
+            ("restorer", ctypes.c_void_p),
+        ]
 
     wanted, before = Action(), Action()
     wanted.handler = ctypes.cast(handler, ctypes.c_void_p).value

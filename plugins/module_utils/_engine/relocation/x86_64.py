@@ -46,5 +46,7 @@ def field(kind: int, place: int, value: int, addend: int, symbol: str) -> bytes:
         if kind in SUPPORTED:
             return struct.pack("<i", value + addend - place)
     except struct.error:
-        raise LivepatchError("no_room_near_object", "%s at %#x cannot be reached from %#x" % (symbol, value, place)) from None
+        raise LivepatchError(
+            "no_room_near_object", "%s at %#x cannot be reached from %#x" % (symbol, value, place)
+        ) from None
     raise LivepatchError("patch_unsupported", "relocation type %d for %s" % (kind, symbol))

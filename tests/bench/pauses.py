@@ -1,0 +1,127 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How long threads of a program pause: seen from inside it, by the way of switching and the number of threads.
+
+For each number of threads, in one run, round by round in turn: nothing at all (the machine's own noise), the one-byte
+switch, the stop (every function in one stop), and a C program that stops and releases the threads and does nothing
+else.
+A round's pause is the worst lateness of any thread's beat, as the program itself measured it.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from patching import Running, compile_program, make_patch
+
+from module_utils._engine.activate import Limits
+from module_utils._engine.operations import Outcome, Report, activate_patch, deactivate_patch, load_patch, unload_patch
+from module_utils._patch.content import Patch
+from module_utils._process.select import Selection
+
+HERE = Path(__file__).parent
+THREADS = (1, 16, 128, 1000)
+WAYS = ("nothing", "byte", "stop", "floor")
+NEW_CODE = "int beat_value(int number) { return number * 3 + 2; }"
+# Seconds for which each round lets the program beat: every thread beats several times.
+_SETTLE = 0.15
+
+
+@dataclass
+class Pauses:
+    """Per way, one figure a round, microseconds: the worst pause seen inside, and the stop as who did it measured
+    it.
+    """
+
+    seen: dict[str, list[int]] = field(default_factory=lambda: {way: [] for way in WAYS})
+    said: dict[str, list[int]] = field(default_factory=lambda: {way: [] for way in WAYS})
+    load_hold: list[int] = field(default_factory=list)
+    load_seen: list[int] = field(default_factory=list)
+
+    def row(self, threads: int) -> list[str]:
+        """The table's row: medians over rounds, the worst stop, and the ratio of the stop to the floor, round by
+        round.
+        """
+        ratios = [stop / max(floor, 1) for stop, floor in zip(self.said["stop"], self.said["floor"])]
+        return [
+            str(threads),
+            *("%d" % statistics.median(self.seen[way]) for way in WAYS),
+            "%d" % max(self.said["stop"]),
+            "%d" % statistics.median(self.said["stop"]),
+            "%d" % statistics.median(self.said["floor"]),
+            "%.2f" % statistics.median(ratios),
+            "%d" % statistics.median(self.load_hold),
+        ]
+
+
+HEADINGS = [
+    "threads",
+    "seen: nothing",
+    "seen: byte",
+    "seen: stop",
+    "seen: floor",
+    "stop worst",
+    "stop median",
+    "floor median",
+    "stop/floor",
+    "load hold",
+]
+
+
+def measure(folder: Path, rounds: int) -> list[list[str]]:
+    """The rows of the table, microseconds but for the ratio."""
+    program = compile_program(folder, "heartbeat", (HERE / "heartbeat.c").read_text())
+    floor = compile_program(folder, "floor", (HERE / "floor.c").read_text())
+    patch = make_patch(folder, program, NEW_CODE, ["beat_value"])
+    rows = []
+    for threads in THREADS:
+        # 1000 threads at 50 ms are 20,000 beats a second: a tenth of one processor
+        with Running(program, str(threads), str(max(1000, threads * 50))) as running:
+            rows.append(_pauses(running, floor, patch, rounds).row(threads))
+    return rows
+
+
+def _pauses(running: Running, floor: Path, patch: Patch, rounds: int) -> Pauses:
+    meant, pauses = Selection(pids=(running.pid,)), Pauses()
+    for _round in range(rounds):
+        running.ask("reset")
+        pauses.load_hold.append(_only(load_patch(patch, meant)).hold_us)
+        pauses.load_seen.append(_worst(running))
+        for way in WAYS:
+            time.sleep(_SETTLE)
+            running.ask("reset")
+            time.sleep(_SETTLE)
+            if way == "floor":
+                pauses.said[way].append(int(subprocess.check_output([str(floor), str(running.pid)])))
+            elif way != "nothing":
+                limits = Limits(consistency="entry" if way == "byte" else "atomic")
+                done = _only(activate_patch(patch.manifest.id, meant, limits))
+                if done.switch != way:
+                    raise RuntimeError("asked for %s, got %s" % (way, done.switch))
+                pauses.said[way].append(done.stop_us)
+            time.sleep(_SETTLE)
+            pauses.seen[way].append(_worst(running))
+            if way in ("byte", "stop"):
+                _only(
+                    deactivate_patch(
+                        patch.manifest.id, meant, Limits(consistency="entry" if way == "byte" else "atomic")
+                    )
+                )
+        _only(unload_patch(patch.manifest.id, meant, 10))
+    return pauses
+
+
+def _only(report: Report) -> Outcome:
+    (outcome,) = report.outcomes
+    if outcome.error:
+        raise RuntimeError(outcome.error["message"])
+    return outcome
+
+
+def _worst(running: Running) -> int:
+    return int(running.ask("report").split()[0])
