@@ -88,6 +88,10 @@ ansible_facts:
           description: Version of this structure.
           type: int
           sample: 1
+        scan:
+          description: Which processes were looked at, see O(scan).
+          type: str
+          sample: affected
         patches:
           description: The patches found, by id, with how many processes have them and in how many they are active.
           type: dict

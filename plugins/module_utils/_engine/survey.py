@@ -62,6 +62,7 @@ def survey(wanted: list[str], scan: str) -> dict[str, Any]:
     missing = _missing(patches, processes, wanted)
     return {
         "schema": SCHEMA,
+        "scan": scan,
         "patches": patches,
         "processes": processes,
         "missing": missing,
