@@ -15,7 +15,7 @@ from .._patch.content import BSS, DATA, RODATA, TEXT, Patch, Relocation, Section
 from .._patch.manifest import BoundObject, ChangedValue, Manifest, Reference, ReplacedFunction
 from .._patch.relocation_names import RELOCATION_NAMES
 from .atoms import Atom, Field
-from .changed_functions import UnitChange
+from .changed_units import ChangedUnits
 from .entry_room import ENTRY_BYTES, branched_into, overwritable
 from .patch_contents import Included, PatchContents, calls_directly
 from .place_units import ArtifactSymbols
@@ -39,9 +39,15 @@ class PatchAssembly:
     """Turns contents into a patch, collecting refusals for references that cannot be made."""
 
     def __init__(
-        self, request: BuildRequest, contents: PatchContents, symbols: ArtifactSymbols, deployed: DeployedObject
+        self,
+        request: BuildRequest,
+        units: ChangedUnits,
+        contents: PatchContents,
+        symbols: ArtifactSymbols,
+        deployed: DeployedObject,
     ) -> None:
         self.request = request
+        self.units = units
         self.contents = contents
         self.artifact = symbols
         self.deployed = deployed
@@ -60,8 +66,26 @@ class PatchAssembly:
             }
         )
 
-    def assemble(self, built: dict[str, str], arch: str) -> Patch:
-        """The patch; look at `refusals` before using it."""
+    def far_data(self) -> bool:
+        """True when the contents refer to another object's variable as if it were near, which it is not."""
+        return any(
+            self._is_far(one.atom, reference)
+            for one in self.contents.included
+            for reference in one.atom.fields
+            if reference.atom is None
+        )
+
+    def _is_far(self, user: Atom, reference: Field) -> bool:
+        name = reference.name
+        if reference.kind not in (R_PC32, R_32, R_32S) or calls_directly(user, reference):
+            return False
+        if any(name in one.atom.names and not one.atom.local for one in self.contents.included):
+            return False
+        known = name in self.artifact.globals and not self.dynamic.imported(name)
+        return not known and not self.dynamic.canonical_plt(name)
+
+    def assemble(self, built: dict[str, str], arch: str, quiescent: bool) -> Patch:
+        """The patch; look at `refusals` before using it. `quiescent`: activating it needs no less than that."""
         sections = self._lay_out()
         contents = [bytearray(section.content) for section in sections]
         relocations: list[Relocation] = []
@@ -73,13 +97,13 @@ class PatchAssembly:
                     relocations.append(
                         Relocation(place.section, place.offset + reference.offset, reference.kind, symbol, addend)
                     )
-        sections = [
-            Section(s.name, s.kind, s.align, s.size, bytes(content)) for s, content in zip(sections, contents)
-        ]
+        sections = [Section(s.name, s.kind, s.align, s.size, bytes(content)) for s, content in zip(sections, contents)]
         symbols = tuple(
             Symbol(p.symbol, p.section, p.offset, p.one.atom.size, p.one.atom.kind == TEXT) for p in self._at.values()
         )
-        functions = tuple(sorted((self._replaced(p) for p in self._at.values() if p.one.replaces), key=lambda f: f.offset))
+        functions = tuple(
+            sorted((self._replaced(p) for p in self._at.values() if p.one.replaces), key=lambda f: f.offset)
+        )
         manifest = Manifest(
             id=self.request.name,
             version=self.request.version,
@@ -92,10 +116,17 @@ class PatchAssembly:
             cves=self.request.cves,
             requires=self.request.requires,
             replaces=self.request.replaces,
-            consistency=self.request.consistency or ("entry" if len(functions) < 2 else "atomic"),
+            consistency="quiescent"
+            if quiescent
+            else self.request.consistency or ("entry" if len(functions) < 2 else "atomic"),
             built=built,
         )
-        return Patch(manifest, tuple(sections), symbols, tuple(sorted(relocations, key=lambda r: (r.section, r.offset))))
+        return Patch(
+            manifest,
+            tuple(sections),
+            symbols,
+            tuple(sorted(relocations, key=lambda r: (r.section, r.offset))),
+        )
 
     def _object_name(self) -> str:
         return self.request.artifact.rsplit("/", 1)[-1]
@@ -115,7 +146,9 @@ class PatchAssembly:
                 self._at[id(atom)] = _Placed(one, self._name(_symbol_name(one)), len(sections), offset)
                 if kind != BSS:
                     # int3 between functions: whoever gets there by mistake is stopped.
-                    body += (b"\xcc" if kind == TEXT else b"\0") * (offset - len(body)) + (atom.content or bytes(atom.size))
+                    body += (b"\xcc" if kind == TEXT else b"\0") * (offset - len(body)) + (
+                        atom.content or bytes(atom.size)
+                    )
                 size = offset + atom.size
             if size:
                 sections.append(Section(name, kind, align, size, bytes(body)))
@@ -136,7 +169,7 @@ class PatchAssembly:
             self._thread_local(place, reference, content)
             return None
         if reference.kind not in RELOCATION_NAMES["x86_64"]:
-            self._refuse("construct_unsupported", place, "its relocation of type %d is not supported" % reference.kind)
+            self._refused("construct_unsupported", place, "its relocation of type %d is not supported" % reference.kind)
             return None
         if target is None:
             return self._undefined(place, reference)
@@ -146,8 +179,8 @@ class PatchAssembly:
         address = change.address(target)
         if address is None:
             if not target.size:
-                return self._refuse("construct_unsupported", place, "it refers to the empty %s" % target.section)
-            return self._refuse("internal", place, "%s was to be in the patch and is not" % target.name)
+                return self._refused("construct_unsupported", place, "it refers to the empty %s" % target.section)
+            return self._refused("internal", place, "%s was to be in the patch and is not" % target.name)
         if not target.local and self.dynamic.interposable(target.name, reference.kind):
             return self._external(target.name), reference.addend
         return self._object(target.name, address), reference.addend
@@ -155,27 +188,28 @@ class PatchAssembly:
     def _undefined(self, place: _Placed, reference: Field) -> tuple[str, int] | None:
         name = reference.name
         for other in self._at.values():
-            atom = other.one.atom
-            if name in atom.names and not atom.local and not (other.one.replaces and _takes_address(place.one.atom, reference)):
-                if not self.dynamic.interposable(name, reference.kind):
-                    return other.symbol, reference.addend
+            keeps_address = other.one.replaces and _takes_address(place.one.atom, reference)
+            is_it = name in other.one.atom.names and not other.one.atom.local
+            if is_it and not keeps_address and not self.dynamic.interposable(name, reference.kind):
+                return other.symbol, reference.addend
         known = self.artifact.globals.get(name)
         if known is not None and not self.dynamic.imported(name):
             if known.kind == STT_IFUNC:
-                return self._refuse("construct_unsupported", place, "it refers to %s, an IFUNC of the object itself" % name)
+                return self._refused(
+                    "construct_unsupported", place, "it refers to %s, an IFUNC of the object itself" % name
+                )
             if self.dynamic.interposable(name, reference.kind):
                 return self._external(name), reference.addend
             return self._object(name, known.value), reference.addend
-        if reference.kind in (R_PC32, R_32, R_32S) and not calls_directly(place.one.atom, reference):
-            plt = self.dynamic.canonical_plt(name)
-            if plt:
-                return self._object(name, plt), reference.addend
-            return self._refuse(
+        if self._is_far(place.one.atom, reference):
+            return self._refused(
                 "construct_unsupported",
                 place,
                 "it refers to %s of another object as if it were near, and this object has no copy of it" % name,
                 "Compile the project with -fPIC, or write the fix without %s." % name,
             )
+        if reference.kind in (R_PC32, R_32, R_32S) and not calls_directly(place.one.atom, reference):
+            return self._object(name, self.dynamic.canonical_plt(name)), reference.addend
         return self._external(name), reference.addend
 
     def _thread_local(self, place: _Placed, reference: Field, content: bytearray) -> None:
@@ -190,7 +224,7 @@ class PatchAssembly:
         offset = self.dynamic.thread_offset(value) if value is not None else None
         if offset is None:
             name = target.name if target is not None else reference.name
-            self._refuse("tls_unsupported", place, "it uses the thread-local %s" % name)
+            self._refused("tls_unsupported", place, "it uses the thread-local %s" % name)
             return
         struct.pack_into("<i", content, place.offset + reference.offset, offset + reference.addend)
 
@@ -212,7 +246,7 @@ class PatchAssembly:
         address, size = change.address(atom), change.size(atom)
         raw = self.deployed.file.read(address, size) if address is not None else None
         if address is None or not size or raw is None:
-            self._refuse("construct_unsupported", place, "its original has no size in the object")
+            self._refused("construct_unsupported", place, "its original has no size in the object")
             return ReplacedFunction(atom.name, address or 0, size, "", "", 0, place.symbol, atom.size)
         following = bisect_right(self._code_starts, address)
         section = self.deployed.file.section_at(address)
@@ -224,7 +258,14 @@ class PatchAssembly:
         room = overwritable(self.deployed.path, address, size, limit, inside)
         entry = self.deployed.file.read(address, min(ENTRY_BYTES, room)) or b""
         return ReplacedFunction(
-            atom.name, address, size, hashlib.sha256(raw).hexdigest(), entry.hex(), room, place.symbol, atom.size
+            atom.name,
+            address,
+            size,
+            hashlib.sha256(raw).hexdigest(),
+            entry.hex(),
+            room,
+            place.symbol,
+            atom.size,
         )
 
     def _changed_values(self) -> list[ChangedValue]:
@@ -249,11 +290,21 @@ class PatchAssembly:
             values.append(ChangedValue(atom.name, address, before.hex(), new.hex()))
         return sorted(values, key=lambda value: value.offset)
 
-    def _refuse(self, code: str, place: _Placed, why: str, remedy: str = "") -> None:
+    def _refused(self, code: str, place: _Placed, why: str, remedy: str = "") -> tuple[str, int] | None:
+        """Note a refusal; None, as the answer of who cannot resolve a reference."""
         atom = place.one.atom
         owner = place.one.change.owner(atom)
         name = owner.name if owner else atom.section
-        self.refusals.append(Refusal(code, name, place.one.change.unit.word, "%s cannot go into the patch: %s" % (name, why), remedy))
+        self.refusals.append(
+            Refusal(
+                code,
+                name,
+                place.one.change.unit.word,
+                "%s cannot go into the patch: %s" % (name, why),
+                remedy,
+            )
+        )
+        return None
 
 
 def _section_kind(atom: Atom) -> str:
@@ -277,12 +328,3 @@ def _takes_address(user: Atom, reference: Field) -> bool:
     if user.kind != TEXT or calls_directly(user, reference):
         return False
     return reference.addend == -4
-
-
-def changes_of(contents: PatchContents) -> list[UnitChange]:
-    """The units that the patch takes code from, each once."""
-    found: list[UnitChange] = []
-    for one in contents.included:
-        if one.change not in found:
-            found.append(one.change)
-    return found

@@ -40,7 +40,9 @@ from .relocated_fields import PC_RELATIVE, masked
 THREAD_LOCAL = "tls"
 _COLD = re.compile(r"(.+)\.cold(\.\d+)?$")
 # Constants that the compiler makes up; their numbers mean nothing.
-_COMPILERS_OWN = re.compile(r"(__func__|__FUNCTION__|__PRETTY_FUNCTION__|C|CSWTCH|\.?LC|\.L.*|__compound_literal)\.?\d*(\.\d+)*$")
+_COMPILERS_OWN = re.compile(
+    r"(__func__|__FUNCTION__|__PRETTY_FUNCTION__|C|CSWTCH|\.?LC|\.L.*|__compound_literal)\.?\d*(\.\d+)*$"
+)
 _INITIALISERS = re.compile(r"\.(preinit_array|init_array|fini_array|ctors|dtors)(\.|$)")
 
 
@@ -97,6 +99,7 @@ class UnitCode:
         self._in_section: dict[int, tuple[list[int], list[Atom]]] = {}
         self._ends: dict[int, list[int]] | None = None
         self._digests: dict[int, str] = {}
+        self._canonical: dict[str, str] = {}
         names: dict[int, list[Symbol]] = {}
         for symbol in unit.symbols():
             if symbol.is_defined() and symbol.name and symbol.kind not in (STT_SECTION, STT_FILE):
@@ -105,10 +108,12 @@ class UnitCode:
                 atom = Atom("COMMON", BSS, False, False, (symbol.name,), False, symbol.value, b"", symbol.size)
                 self._add(atom)
         for section in unit.sections:
-            if section.flags & SHF_ALLOC and (section.kind in (SHT_PROGBITS, SHT_NOBITS) or _INITIALISERS.match(section.name)):
-                self._cut(section, names.get(section.index, []))
+            if section.flags & SHF_ALLOC and (
+                section.kind in (SHT_PROGBITS, SHT_NOBITS) or _INITIALISERS.match(section.name)
+            ):
+                self._cut(section, names.get(section.number, []))
         for section in unit.sections:
-            if section.index in self._in_section:
+            if section.number in self._in_section:
                 self._read_fields(section)
 
     def _add(self, atom: Atom) -> None:
@@ -131,10 +136,10 @@ class UnitCode:
             self._add(atom)
             if _INITIALISERS.match(section.name):
                 self.initialisers.append(atom)
-        self._in_section[section.index] = (starts, atoms)
+        self._in_section[section.number] = (starts, atoms)
 
     def _read_fields(self, section: Section) -> None:
-        starts, atoms = self._in_section[section.index]
+        starts, atoms = self._in_section[section.number]
         symbols = self.file.symbols()
         for entry in self.file.relocations(section):
             place = bisect_right(starts, entry.offset) - 1
@@ -174,9 +179,15 @@ class UnitCode:
     def _distance_to_end(self, section: Section, at: int) -> int:
         if self._ends is None:
             self._ends = instruction_ends(self.path, self.file)
-        ends = self._ends.get(section.index, [])
+        ends = self._ends.get(section.number, [])
         place = bisect_right(ends, at)
         return ends[place] - at if place < len(ends) else 4
+
+    def name_at(self, section: int, offset: int) -> str:
+        """The name of the atom that starts at an offset of a section, "" for none."""
+        starts, atoms = self._in_section.get(section, ([], []))
+        place = bisect_right(starts, offset) - 1
+        return atoms[place].name if atoms and place >= 0 and starts[place] == offset else ""
 
     def digest(self, atom: Atom) -> str:
         """Of an atom's content and of what it refers to: equal in two units for atoms that mean the same.
@@ -188,7 +199,9 @@ class UnitCode:
             self._digests[id(atom)] = "in progress"
             text = [atom.kind, str(atom.size), atom.masked().hex(), str(atom.constant)]
             text += ["%d %d %s" % (f.offset, f.kind, self.meaning(f)) for f in atom.fields]
-            known = self._digests[id(atom)] = hashlib.sha256("\n".join(text).encode("utf-8", "surrogateescape")).hexdigest()
+            known = self._digests[id(atom)] = hashlib.sha256(
+                "\n".join(text).encode("utf-8", "surrogateescape")
+            ).hexdigest()
         return known
 
     def meaning(self, reference: Field) -> str:
@@ -203,8 +216,6 @@ class UnitCode:
         """Let atoms go by other names (this unit's name -> the other compilation's) when meanings are compared."""
         self._canonical = names
         self._digests.clear()
-
-    _canonical: dict[str, str] = {}  # noqa: RUF012
 
     def canonical(self, name: str) -> str:
         """The name that an atom goes by when two compilations are compared."""
@@ -233,13 +244,24 @@ def _atom(section: Section, start: int, content: bytes, symbols: list[Symbol]) -
     cold = _COLD.match(names[0]) if names else None
     if cold and kind == TEXT:
         parent, names = cold.group(1), ()
-    elif names and constant and kind != TEXT and all(_COMPILERS_OWN.match(name) for name in names):
-        names = ()
-    elif section.flags & SHF_MERGE:
+    elif (
+        names and constant and kind != TEXT and all(_COMPILERS_OWN.match(name) for name in names)
+    ) or section.flags & SHF_MERGE:
         names = ()
     local = all(symbol.binding == STB_LOCAL for symbol in symbols)
     body = b"" if section.kind == SHT_NOBITS else content[:size]
-    return Atom(section.name, kind, constant, kind == TEXT and not parent, names, local, align, body, size, parent=parent)
+    return Atom(
+        section.name,
+        kind,
+        constant,
+        kind == TEXT and not parent,
+        names,
+        local,
+        align,
+        body,
+        size,
+        parent=parent,
+    )
 
 
 def _merged_pieces(section: Section, content: bytes) -> list[int]:

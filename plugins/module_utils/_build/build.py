@@ -11,27 +11,25 @@ import os
 import subprocess
 
 from .._elf.header import MACHINES
-from .._elf.object_file import ObjectFile, read_object_file
+from .._elf.object_file import read_object_file
 from .._errors import LivepatchError
-from .._patch.content import Patch
+from .._patch.content import TEXT, Patch
 from .._patch.writer import patch_bytes
 from .assemble_patch import PatchAssembly
-from .atoms import UnitCode
 from .built_tree import BuiltTree, built_tree
+from .calling_contract import bound_callers, check_prototypes, relies_on_registers, running_callers
 from .change import Change, read_change
-from .changed_functions import UnitChange
-from .compile_command import is_assembler
-from .compile_units import compile_in_sections, linked_object
-from .dependencies import files_read
-from .line_numbers import keep_line_numbers
-from .link_inputs import Unit, find_link, linked_units
-from .patch_contents import Chooser, PatchContents
+from .changed_units import ChangedUnits, compile_changed_units
+from .disassembly import function_listing
+from .layout_of_types import changed_layouts
+from .patch_contents import Chooser, Included, PatchContents
 from .place_units import ArtifactSymbols
 from .prove_source import DeployedObject, deployed_object, differing_sections, mismatch
 from .record import Progress
-from .request import BuildRefused, BuildRequest, BuildResult, Refusal, refuse
+from .request import BuildRefused, BuildRequest, BuildResult, Listing, Refusal, refuse
 
 TOOL = "cgl.livepatch 0.1.0"
+_THROUGH_TABLE = ("-mno-direct-extern-access",)
 
 
 def build(request: BuildRequest, progress: Progress) -> BuildResult:
@@ -47,116 +45,118 @@ def build(request: BuildRequest, progress: Progress) -> BuildResult:
         if differing:
             raise BuildRefused([mismatch(artifact, deployed, differing)])
         symbols = ArtifactSymbols(artifact)
-        changes = _compile_both(tree, change, symbols, progress)
-        progress("comparing %d changed unit(s)" % len(changes))
-        contents = Chooser(changes, request.data_changes).choose()
-        return _finish(request, change, contents, symbols, deployed, tree)
+        units = compile_changed_units(tree, change, symbols, (), progress)
+        assembly = _choose(request, units, symbols, deployed)
+        if assembly.far_data():
+            assembly = _through_table(request, change, units, assembly, progress)
+        return _finish(change, assembly)
 
 
-def _compile_both(tree: BuiltTree, change: Change, symbols: ArtifactSymbols, progress: Progress) -> list[UnitChange]:
-    """The units that the change reaches, compiled from the original and from the changed source."""
-    lines = {}
-    for name, new in change.files.items():
-        if new is not None and name not in change.added:
-            with open(os.path.join(tree.request.source, name), "rb") as stream:
-                lines[name] = keep_line_numbers(name, stream.read(), new)
-    rebuild = change.needs_build()
-    reached = [unit for unit, reads in zip(tree.units, tree.reads) if set(reads) & set(change.files)]
-    if not reached and not rebuild:
-        raise refuse(
-            "not_in_object",
-            "no source of %s reads a file that the change touches (%s)"
-            % (tree.request.artifact, ", ".join(sorted(change.files)[:5]) + (", ..." if len(change.files) > 5 else "")),
+def _choose(
+    request: BuildRequest, units: ChangedUnits, symbols: ArtifactSymbols, deployed: DeployedObject
+) -> PatchAssembly:
+    contents = Chooser(units, request.data_changes).choose()
+    return PatchAssembly(request, units, contents, symbols, deployed)
+
+
+def _through_table(
+    request: BuildRequest, change: Change, units: ChangedUnits, near: PatchAssembly, progress: Progress
+) -> PatchAssembly:
+    """The same with other objects' variables reached through a table of addresses, as a library would.
+
+    An executable reaches them directly, for the linker makes copies of them in it; for one that the change uses for the
+    first time there is no copy. (GCC manual, -mno-direct-extern-access; GCC 12, clang 17)
+    """
+    try:
+        again = compile_changed_units(units.tree, change, near.artifact, _THROUGH_TABLE, progress)
+    except BuildRefused:
+        raise
+    except LivepatchError:
+        # This compiler does not know the option: the refusal of what cannot be reached stands.
+        return near
+    changed = {(one.unit.source, one.unit.object_name): one for one in units.changes}
+    for one in again.changes:
+        first = changed.get((one.unit.source, one.unit.object_name))
+        if first is not None:
+            one.also_changed = frozenset(atom.name for atom in first.changed())
+    far = _choose(request, again, near.artifact, near.deployed)
+    for caller, callee in bound_callers(again, far.contents):
+        far.refusals.append(
+            Refusal(
+                "construct_unsupported",
+                callee,
+                "",
+                "%s would need other registers in the patch than its caller %s knows of (-fipa-ra)" % (callee, caller),
+            )
         )
-    _require_plain_units(reached)
-    progress("compiling %d of %d units of %s before and after" % (len(reached), len(tree.units), tree.request.artifact))
-    before = compile_in_sections(reached, os.path.join(tree.folder, "before"))
-    after_folder = os.path.join(tree.folder, "after")
-    _empty(after_folder)
-    with tree.changed(change, lines, bool(rebuild)) as calls:
-        pairs: list[tuple[Unit, Unit | None]] = [(unit, unit) for unit in reached]
-        if rebuild:
-            progress("the project was built again because of %s" % ", ".join(rebuild[:3]))
-            pairs = _changed_units(tree, calls, change)
-            _require_plain_units([new for new, _old in pairs])
-        after = compile_in_sections([new for new, _old in pairs], after_folder)
-    if rebuild:
-        old_units = [old for _new, old in pairs if old is not None]
-        before = compile_in_sections(old_units, os.path.join(tree.folder, "before"))
-    before_of = {id(old): path for old, path in zip([old for _new, old in pairs if old is not None], before)}
-    changes = []
-    for (new, old), path in zip(pairs, after):
-        placed, original = None, None
-        if old is not None:
-            linked = linked_object(old, os.path.join(tree.folder, "before"))
-            _require_machine_code(linked, old)
-            same = [u for u in tree.units if u.content is not None and u.content == old.content]
-            placed = symbols.place(linked, same.index(old) if old in same else 0)
-            if placed is None:
-                continue
-            original = UnitCode(read_object_file(before_of[id(old)]), before_of[id(old)])
-        changes.append(UnitChange(new, original, UnitCode(read_object_file(path), path), placed))
-    if not any(one.placed for one in changes):
-        raise refuse("not_in_object", "the changed code is not linked into %s" % tree.request.artifact)
-    return changes
+    return far
 
 
-def _changed_units(tree: BuiltTree, calls: list, change: Change) -> list[tuple[Unit, Unit | None]]:
-    """Units of the changed tree's own build that are new, read a changed file or are compiled differently, with their old one."""
-    old_by_source: dict[str, list[Unit]] = {}
-    for unit in tree.units:
-        old_by_source.setdefault(unit.source, []).append(unit)
-    link = find_link(calls, tree.artifact)
-    units = linked_units(calls, link)
-    if not units:
-        raise LivepatchError("build_failed", "the changed tree's build linked nothing that it compiled")
-    found: list[tuple[Unit, Unit | None]] = []
-    for unit, reads in zip(units, files_read(units, tree.tree)):
-        olds = old_by_source.get(unit.source, [])
-        old = olds[0] if olds else None
-        if old is None or set(reads) & set(change.files) or unit.command.arguments != old.command.arguments:
-            found.append((unit, old))
-    return found
-
-
-def _require_plain_units(units: list[Unit]) -> None:
-    refusals = []
-    for unit in units:
-        if is_assembler(unit.source):
-            refusals.append(Refusal("assembler_changed", "", unit.word, "%s is assembler, and the change reaches it" % unit.word))
-        elif unit.command.uses_lto():
-            refusals.append(Refusal("lto_unsupported", "", unit.word, "%s is compiled with link-time optimisation" % unit.word))
+def _finish(change: Change, assembly: PatchAssembly) -> BuildResult:
+    request, units, contents = assembly.request, assembly.units, assembly.contents
+    refusals, inside = check_prototypes(units, contents, assembly.deployed)
+    refusals = _explained(units, contents) + _layout_refusals(units) + refusals
     if refusals:
         raise BuildRefused(refusals)
-
-
-def _require_machine_code(linked: ObjectFile, unit: Unit) -> None:
-    if any(section.name.startswith(".gnu.lto_") for section in linked.sections):
-        raise refuse("lto_unsupported", "%s is compiled with link-time optimisation" % unit.word, file=unit.word)
-
-
-def _finish(
-    request: BuildRequest,
-    change: Change,
-    contents: PatchContents,
-    symbols: ArtifactSymbols,
-    deployed: DeployedObject,
-    tree: BuiltTree,
-) -> BuildResult:
-    if contents.refusals:
-        raise BuildRefused(contents.refusals)
     if not contents.replaced() and not contents.changed_data:
         raise refuse("nothing_changed", "the change compiles to the same code in %s" % request.artifact)
-    assembly = PatchAssembly(request, contents, symbols, deployed)
-    arch = MACHINES.get(deployed.file.machine, "machine %d" % deployed.file.machine)
-    patch = assembly.assemble(_built_by(tree, change), arch)
+    warnings = []
+    if inside:
+        warnings.append("%s changed the way it is called; all its callers are in the patch" % ", ".join(inside))
+    callers = running_callers(units, contents)
+    if callers:
+        warnings.append(
+            "%s was compiled knowing which registers a replaced function leaves alone (-fipa-ra)" % ", ".join(callers)
+        )
+    if warnings and request.consistency != "quiescent":
+        warnings.append("the patch needs consistency quiescent: no thread may be inside an old function meanwhile")
+    arch = MACHINES.get(assembly.deployed.file.machine, "machine %d" % assembly.deployed.file.machine)
+    patch = assembly.assemble(_built_by(units.tree, change), arch, bool(warnings))
     if assembly.refusals:
         raise BuildRefused(assembly.refusals)
     raw = patch_bytes(patch)
-    return BuildResult(raw, summary(patch, raw))
+    listings = [_listing(one) for one in contents.replaced()] if request.want_listings else []
+    return BuildResult(raw, summary(patch, raw, tuple(warnings)), tuple(warnings), tuple(listings))
 
 
-def summary(patch: Patch, raw: bytes) -> dict[str, object]:
+def _layout_refusals(units: ChangedUnits) -> list[Refusal]:
+    refusals = []
+    for change in units.changes:
+        functions = [atom.name for atom in change.changed() if atom.kind == TEXT]
+        if functions and change.before is not None:
+            before, after = units.debug_info_of(change)
+            refusals += changed_layouts(change, before, after, functions)
+    return refusals
+
+
+def _explained(units: ChangedUnits, contents: PatchContents) -> list[Refusal]:
+    """The refusals of the contents; of main it is said when it may have changed for its callees' registers only."""
+    refusals = []
+    for refusal in contents.refusals:
+        change = next((one for one in units.changes if one.unit.word == refusal.file), None)
+        if refusal.code == "entry_changed" and change is not None:
+            atom = change.after.named[refusal.symbol]
+            if relies_on_registers(units, change, atom):
+                refusal = Refusal(
+                    refusal.code,
+                    refusal.symbol,
+                    refusal.file,
+                    "the code of main changes, and main is not entered again; maybe only because GCC compiled it knowing "
+                    "which registers the changed functions in its file leave alone",
+                    "Restart into the new version; compiled with -fno-ipa-ra, the program could be patched.",
+                )
+        refusals.append(refusal)
+    return refusals
+
+
+def _listing(one: Included) -> Listing:
+    change, atom = one.change, one.atom
+    old = change.original(atom)
+    before = function_listing(change.before.path, old.section) if change.before is not None and old is not None else ""
+    return Listing(atom.name, before, function_listing(change.after.path, atom.section))
+
+
+def summary(patch: Patch, raw: bytes, warnings: tuple[str, ...]) -> dict[str, object]:
     """What the module returns of a patch."""
     manifest = patch.manifest
     return {
@@ -170,7 +170,7 @@ def summary(patch: Patch, raw: bytes) -> dict[str, object]:
         "data": [{"name": v.name, "old": v.old, "new": v.new} for v in manifest.data],
         "new_symbols": list(manifest.new_symbols),
         "externals": sorted({r.name for r in manifest.references if r.kind == "external"}),
-        "warnings": [],
+        "warnings": list(warnings),
     }
 
 
@@ -179,7 +179,9 @@ def _built_by(tree: BuiltTree, change: Change) -> dict[str, str]:
     digest = hashlib.sha256()
     for name in sorted(change.files):
         content = change.files[name]
-        digest.update(name.encode("utf-8", "surrogateescape") + b"\0" + (b"-" if content is None else b"+" + content) + b"\0")
+        digest.update(
+            name.encode("utf-8", "surrogateescape") + b"\0" + (b"-" if content is None else b"+" + content) + b"\0"
+        )
     return {
         "tool": TOOL,
         "by": getpass.getuser(),
@@ -190,11 +192,11 @@ def _built_by(tree: BuiltTree, change: Change) -> dict[str, str]:
 
 
 def _first_line(command: list[str]) -> str:
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False, env={**os.environ, "LC_ALL": "C"})
+    done = subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        check=False,
+        env={**os.environ, "LC_ALL": "C"},
+    )
     return done.stdout.decode("utf-8", "replace").split("\n", 1)[0]
-
-
-def _empty(folder: str) -> None:
-    os.makedirs(folder, exist_ok=True)
-    for name in os.listdir(folder):
-        os.unlink(os.path.join(folder, name))

@@ -106,7 +106,13 @@ def built_tree(request: BuildRequest, progress: Progress) -> Iterator[BuiltTree]
 
 def _key(request: BuildRequest) -> str:
     digest = hashlib.sha256()
-    settings = [_FORMAT, request.configure_command, request.build_command, sorted(request.environment.items()), request.artifact]
+    settings = [
+        _FORMAT,
+        request.configure_command,
+        request.build_command,
+        sorted(request.environment.items()),
+        request.artifact,
+    ]
     path = request.environment.get("PATH", os.environ.get("PATH", os.defpath))
     for name in ("cc", "gcc", "g++", "clang", "as", "ld"):
         real = shutil.which(name, path=path)

@@ -34,7 +34,7 @@ class Change:
         return sorted(
             path
             for path, content in self.files.items()
-            if _BUILD_FILE.search(path) or _COMPILED.search(path) and (path in self.added or content is None)
+            if _BUILD_FILE.search(path) or (_COMPILED.search(path) and (path in self.added or content is None))
         )
 
 
@@ -62,11 +62,15 @@ def _from_diffs(request: BuildRequest) -> dict[str, bytes | None]:
             with open(path, "rb") as stream:
                 texts.append(stream.read())
         except OSError as error:
-            raise LivepatchError("diff_failed", "the diff cannot be read: %s" % error, "Give the path of a diff.") from None
+            raise LivepatchError(
+                "diff_failed", "the diff cannot be read: %s" % error, "Give the path of a diff."
+            ) from None
     names = sorted({name for text in texts for name in _named_files(text, request.strip)})
     if not names:
         raise LivepatchError(
-            "diff_failed", "there is no file to change in %s" % ", ".join(request.diff), "Give a unified diff (diff -u, git diff)."
+            "diff_failed",
+            "there is no file to change in %s" % ", ".join(request.diff),
+            "Give a unified diff (diff -u, git diff).",
         )
     with tempfile.TemporaryDirectory(prefix="livepatch-") as folder:
         for name in names:
@@ -83,16 +87,36 @@ def _from_diffs(request: BuildRequest) -> dict[str, bytes | None]:
 
 def _run_patch(folder: str, path: str, strip: int) -> None:
     # No fuzz: a fix is put where its context is, or not at all.
-    command = ["patch", "-p%d" % strip, "-F0", "-f", "-s", "-E", "--no-backup-if-mismatch", "-r", "-", "-i", path]
+    command = [
+        "patch",
+        "-p%d" % strip,
+        "-F0",
+        "-f",
+        "-s",
+        "-E",
+        "--no-backup-if-mismatch",
+        "-r",
+        "-",
+        "-i",
+        path,
+    ]
     try:
         done = subprocess.run(
-            command, cwd=folder, env={**os.environ, "LC_ALL": "C"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+            command,
+            cwd=folder,
+            env={**os.environ, "LC_ALL": "C"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
         )
     except FileNotFoundError:
-        raise LivepatchError("dependency_missing", "'patch' is not installed", "Install patch on the build host.") from None
+        raise LivepatchError(
+            "dependency_missing", "'patch' is not installed", "Install patch on the build host."
+        ) from None
     if done.returncode:
         raise LivepatchError(
-            "diff_failed", "%s does not apply: %s" % (path, done.stdout.decode("utf-8", "replace").strip()[-2000:])
+            "diff_failed",
+            "%s does not apply: %s" % (path, done.stdout.decode("utf-8", "replace").strip()[-2000:]),
         )
 
 
@@ -114,7 +138,7 @@ def _named_files(diff: bytes, strip: int) -> set[str]:
 
 def _from_tree(source: str, new_source: str) -> dict[str, bytes | None]:
     old, new = _regular_files(source), _regular_files(new_source)
-    files: dict[str, bytes | None] = {name: None for name in sorted(old - new)}
+    files: dict[str, bytes | None] = dict.fromkeys(sorted(old - new))
     for name in sorted(new):
         content = _content(os.path.join(new_source, name))
         if name not in old or content != _content(os.path.join(source, name)):

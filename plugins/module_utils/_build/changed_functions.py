@@ -25,6 +25,7 @@ class UnitChange:
     after: UnitCode
     placed: PlacedUnit | None
     original_names: dict[str, str] = field(default_factory=dict)
+    also_changed: frozenset[str] = frozenset()
 
     def original(self, atom: Atom) -> Atom | None:
         """The same function or variable in the original compilation, None for a new or anonymous one."""
@@ -39,11 +40,15 @@ class UnitChange:
     def differs(self, atom: Atom) -> bool:
         """True when a named atom of the changed compilation is not what it was, or was not there."""
         old = self.original(atom)
-        return old is None or self.before is None or self.before.digest(old) != self.after.digest(atom)
+        if old is None or self.before is None or atom.name in self.also_changed:
+            return True
+        return self.before.digest(old) != self.after.digest(atom)
 
     def changed(self) -> list[Atom]:
         """The named atoms that both compilations have, and that differ."""
-        return [atom for atom in self.after.atoms if atom.name and self.original(atom) is not None and self.differs(atom)]
+        return [
+            atom for atom in self.after.atoms if atom.name and self.original(atom) is not None and self.differs(atom)
+        ]
 
     def address(self, atom: Atom) -> int | None:
         """Where the artifact has the original of this atom (link-time virtual address), None where it has none."""

@@ -15,9 +15,54 @@ from dataclasses import dataclass
 
 # Options whose argument is the next word.
 _WITH_ARGUMENT = frozenset(
-    "-o -I -D -U -L -l -include -imacros -isystem -iquote -idirafter -iprefix -iwithprefix -iwithprefixbefore -isysroot "
-    "-MF -MT -MQ -x -Xlinker -Xassembler -Xpreprocessor -Xclang -T -u -z -e -h -A -B -wrapper -specs --param -target "
-    "-arch -aux-info -dumpdir -dumpbase -dumpbase-ext -mllvm --sysroot -soname -rpath -Ttext -imultilib -G".split()
+    [
+        "-o",
+        "-I",
+        "-D",
+        "-U",
+        "-L",
+        "-l",
+        "-include",
+        "-imacros",
+        "-isystem",
+        "-iquote",
+        "-idirafter",
+        "-iprefix",
+        "-iwithprefix",
+        "-iwithprefixbefore",
+        "-isysroot",
+        "-MF",
+        "-MT",
+        "-MQ",
+        "-x",
+        "-Xlinker",
+        "-Xassembler",
+        "-Xpreprocessor",
+        "-Xclang",
+        "-T",
+        "-u",
+        "-z",
+        "-e",
+        "-h",
+        "-A",
+        "-B",
+        "-wrapper",
+        "-specs",
+        "--param",
+        "-target",
+        "-arch",
+        "-aux-info",
+        "-dumpdir",
+        "-dumpbase",
+        "-dumpbase-ext",
+        "-mllvm",
+        "--sysroot",
+        "-soname",
+        "-rpath",
+        "-Ttext",
+        "-imultilib",
+        "-G",
+    ]
 )
 # Options that only say where else to write something: dependency files, temporary files.
 _WRITES = re.compile(r"-(M|MM|MD|MMD|MG|MP|MV)$|-save-temps.*|-fstack-usage$|-fdump-.*|-gsplit-dwarf$|--coverage$")
@@ -63,9 +108,9 @@ class CompileCommand:
         found, words, at = [], self.words(), 0
         while at < len(words):
             word = words[at]
-            if word in ("-l",) and at + 1 < len(words):
+            if word == "-l" and at + 1 < len(words):
                 found.append("-l" + words[at + 1])
-            elif word.startswith("-l") and len(word) > 2 or not word.startswith("-"):
+            elif (word.startswith("-l") and len(word) > 2) or not word.startswith("-"):
                 found.append(word)
             at += 2 if word in _WITH_ARGUMENT else 1
         return found

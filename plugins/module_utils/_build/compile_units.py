@@ -17,12 +17,13 @@ from .link_inputs import Unit
 _IN_SECTIONS = ["-ffunction-sections", "-fdata-sections", "-g"]
 
 
-def compile_in_sections(units: list[Unit], folder: str) -> list[str]:
+def compile_in_sections(units: list[Unit], folder: str, options: tuple[str, ...] = ()) -> list[str]:
     """Compile units into `folder`, each function and variable in its own section; the paths of the objects, in order.
 
+    `options` are further compiler options.
     What is there already is taken as it is. Raises LivepatchError build_failed with the compiler's messages.
     """
-    return _compile(units, folder, _IN_SECTIONS, "sections")
+    return _compile(units, folder, [*_IN_SECTIONS, *options], "sections")
 
 
 def linked_object(unit: Unit, folder: str) -> ObjectFile:
@@ -38,7 +39,7 @@ def _compile(units: list[Unit], folder: str, options: list[str], what: str) -> l
     os.makedirs(folder, exist_ok=True)
 
     def run(unit: Unit) -> str:
-        words = [what, unit.word, unit.command.folder, unit.command.compiler, *unit.command.arguments]
+        words = [what, *options, unit.word, unit.command.folder, unit.command.compiler, *unit.command.arguments]
         key = hashlib.sha256("\0".join(words).encode("utf-8", "surrogateescape")).hexdigest()[:20]
         path = os.path.join(folder, "%s-%s.o" % (os.path.basename(unit.source), key))
         if not os.path.exists(path):

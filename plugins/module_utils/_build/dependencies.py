@@ -34,7 +34,12 @@ def files_read(units: list[Unit], tree: str) -> list[list[str]]:
     def ask(unit: Unit) -> list[str]:
         command = unit.command.for_source(unit.word, ["-M"])
         done = subprocess.run(
-            command, cwd=unit.command.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False
+            command,
+            cwd=unit.command.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            check=False,
         )
         words = make_rule_words(done.stdout.decode("utf-8", "surrogateescape")) if done.returncode == 0 else []
         paths = {os.path.realpath(os.path.join(unit.command.folder, word)) for word in [*words, unit.source]}

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 
@@ -19,19 +20,18 @@ _PADDING = re.compile(r"(?:(?:data16|cs|rex\S*) )*(nop[wl]?\b|int3|xchg\s+%ax,%a
 def _objdump(arguments: list[str]) -> str:
     try:
         done = subprocess.run(
-            ["objdump", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False, env={"LC_ALL": "C", "PATH": _path()}
+            ["objdump", *arguments],
+            capture_output=True,
+            check=False,
+            env={"LC_ALL": "C", "PATH": os.environ.get("PATH", os.defpath)},
         )
     except FileNotFoundError:
-        raise LivepatchError("dependency_missing", "'objdump' is not installed", "Install binutils on the build host.") from None
+        raise LivepatchError(
+            "dependency_missing", "'objdump' is not installed", "Install binutils on the build host."
+        ) from None
     if done.returncode:
         raise LivepatchError("internal", "objdump failed: %s" % done.stderr.decode("utf-8", "replace"))
     return done.stdout.decode("utf-8", "replace")
-
-
-def _path() -> str:
-    import os
-
-    return os.environ.get("PATH", os.defpath)
 
 
 def instruction_ends(path: str, unit: ObjectFile) -> dict[int, list[int]]:
@@ -43,7 +43,7 @@ def instruction_ends(path: str, unit: ObjectFile) -> dict[int, list[int]]:
     for line in _objdump(["-d", "-w", "-z", path]).splitlines():
         if line.startswith("Disassembly of section "):
             place += 1
-            current = found.setdefault(sections[place].index, []) if place < len(sections) else []
+            current = found.setdefault(sections[place].number, []) if place < len(sections) else []
             continue
         match = _LINE.match(line)
         if match:
@@ -71,3 +71,20 @@ def branch_target(text: str) -> int | None:
 def is_padding(text: str) -> bool:
     """True for an instruction that only fills the space between functions."""
     return bool(_PADDING.match(text))
+
+
+def function_listing(path: str, section: str) -> str:
+    """The instructions of a code section of an unlinked object with what they refer to, without addresses.
+
+    Two compilations of a function then differ in the lines that a person wants to see.
+    """
+    lines = []
+    for line in _objdump(["-d", "-r", "-w", "--no-show-raw-insn", "-j", section, path]).splitlines():
+        instruction = re.match(r"\s*[0-9a-f]+:\t(.*)", line)
+        if instruction:
+            text = re.sub(r"\s+", " ", instruction.group(1)).strip()
+            # Where a branch goes within the function moves with every instruction.
+            text = re.sub(r"(\w+) [0-9a-f]+ <[^>]*>", r"\1", text)
+            text = re.sub(r" # [0-9a-f]+ <[^>]*>", "", text)
+            lines.append(re.sub(r" [0-9a-f]+: (R_\w+) ", r"  # ", text))
+    return "".join(line + "\n" for line in lines)

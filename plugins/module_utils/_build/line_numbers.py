@@ -16,6 +16,7 @@ import tempfile
 from .._errors import LivepatchError
 
 _C_FAMILY = re.compile(r"\.(c|h|cc|hh|cxx|hxx|cpp|hpp|inl|inc|C|H)$")
+_GROUP_ENDS = re.compile(rb"\s*#\s*(else|elif|elifdef|elifndef|endif)\b")
 _HUNK = re.compile(rb"(\d+)(?:,(\d+))?([acd])(\d+)(?:,(\d+))?\n?$")
 
 
@@ -26,12 +27,15 @@ def keep_line_numbers(name: str, old: bytes, new: bytes) -> bytes:
     lines = new.splitlines(True)
     safe = _places(lines)
     directives: dict[int, int] = {}
-    for _first, old_next, new_next, limit in _shifts(old, new):
-        # Lines new_next .. limit (counted from 0) of the new text are lines old_next .. of the old one.
+    for old_next, new_next, limit in _unchanged_behind_shifts(old, new):
+        # Lines new_next to limit of the new text are the lines from old_next on of the old one, counted from 0.
+        pending = True
         for at in range(new_next, limit):
-            if safe[at]:
+            # What stands in a group that is not compiled is not read: say it again behind each conditional.
+            pending = pending or (at > new_next and bool(_GROUP_ENDS.match(lines[at - 1])))
+            if pending and safe[at]:
                 directives[at] = old_next + (at - new_next) + 1
-                break
+                pending = False
     out: list[bytes] = []
     for at, line in enumerate(lines):
         if at in directives:
@@ -40,27 +44,24 @@ def keep_line_numbers(name: str, old: bytes, new: bytes) -> bytes:
     return b"".join(out)
 
 
-def _shifts(old: bytes, new: bytes) -> list[tuple[int, int, int, int]]:
-    """(old start, old next, new next, new limit) behind each hunk that changes the number of lines; lines from 0."""
-    hunks = []
-    for row in _diff(old, new).splitlines():
-        match = _HUNK.match(row)
-        if match:
-            a1, a2, kind, b1, b2 = match.groups()
-            first_old, last_old = int(a1), int(a2 or a1)
-            first_new, last_new = int(b1), int(b2 or b1)
-            # In an 'a' hunk the old side names the line before, in a 'd' hunk the new side does.
-            old_next = last_old
-            new_next = last_new
-            count_old = 0 if kind == b"a" else last_old - first_old + 1
-            count_new = 0 if kind == b"d" else last_new - first_new + 1
-            hunks.append((first_old, old_next, new_next, count_old, count_new, first_new if kind == b"d" else first_new - 1))
+def _unchanged_behind_shifts(old: bytes, new: bytes) -> list[tuple[int, int, int]]:
+    """(old start, new start, new end) of each run of unchanged lines behind the first change of their number."""
     found = []
-    total = len(new.splitlines())
-    for number, (first_old, old_next, new_next, count_old, count_new, _start) in enumerate(hunks):
-        limit = hunks[number + 1][5] if number + 1 < len(hunks) else total
-        if count_old != count_new:
-            found.append((first_old, old_next, new_next, limit))
+    shifted = False
+    hunks = [match.groups() for match in map(_HUNK.match, _diff(old, new).splitlines()) if match]
+    for number, (a1, a2, kind, b1, b2) in enumerate(hunks):
+        # 'a' names the old line before what is added, 'd' the new line before what was taken away.
+        old_next, new_next = int(a2 or a1), int(b2 or b1)
+        removed = 0 if kind == b"a" else old_next - int(a1) + 1
+        added = 0 if kind == b"d" else new_next - int(b1) + 1
+        shifted = shifted or removed != added
+        if not shifted:
+            continue
+        limit = len(new.splitlines())
+        if number + 1 < len(hunks):
+            _, _, next_kind, next_b1, _ = hunks[number + 1]
+            limit = int(next_b1) - (0 if next_kind == b"d" else 1)
+        found.append((old_next, new_next, limit))
     return found
 
 
@@ -73,7 +74,9 @@ def _diff(old: bytes, new: bytes) -> bytes:
         try:
             done = subprocess.run(["diff", "--text", one.name, two.name], stdout=subprocess.PIPE, check=False)
         except FileNotFoundError:
-            raise LivepatchError("dependency_missing", "'diff' is not installed", "Install diffutils on the build host.") from None
+            raise LivepatchError(
+                "dependency_missing", "'diff' is not installed", "Install diffutils on the build host."
+            ) from None
     return done.stdout
 
 
@@ -86,7 +89,7 @@ def _places(lines: list[bytes]) -> list[bool]:
     in_comment = False
     before = b";"
     for line in lines:
-        safe.append(not in_comment and before[-1:] in b";{}:#" and before != b"")
+        safe.append(not in_comment and before[-1:] in b";{}:#")
         rest = line
         code = b""
         while rest:
@@ -112,5 +115,5 @@ def _places(lines: list[bytes]) -> list[bool]:
         elif stripped.startswith(b"#"):
             before = b"#"
         elif stripped:
-            before = stripped if before != b"," or not stripped else stripped
+            before = stripped
     return safe

@@ -15,6 +15,7 @@ from .._elf.object_file import STT_IFUNC
 from .._patch.content import BSS, TEXT
 from .atoms import THREAD_LOCAL, Atom, Field
 from .changed_functions import UnitChange, is_function
+from .changed_units import ChangedUnits
 from .relocated_fields import R_PC32, R_PLT32, TLS
 from .request import Refusal
 
@@ -39,7 +40,7 @@ class PatchContents:
     included: list[Included] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
     changed_data: list[tuple[UnitChange, Atom]] = field(default_factory=list)
-    not_linked: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     def replaced(self) -> list[Included]:
         """The functions that the object's own will branch to."""
@@ -49,8 +50,9 @@ class PatchContents:
 class Chooser:
     """Chooses the contents of a patch over all changed units."""
 
-    def __init__(self, changes: list[UnitChange], data_changes: tuple[str, ...]) -> None:
-        self.changes = changes
+    def __init__(self, units: ChangedUnits, data_changes: tuple[str, ...]) -> None:
+        self.units = units
+        self.changes = units.changes
         self.data_changes = data_changes
         self.contents = PatchContents()
         self._chosen: dict[int, Included] = {}
@@ -70,11 +72,18 @@ class Chooser:
             for reference in one.atom.fields:
                 self._reach(one.change, one.atom, reference)
             queue += self.contents.included[before:]
-        self.contents.included.sort(key=lambda one: (self.changes.index(one.change), one.change.after.atoms.index(one.atom)))
+        self.contents.included.sort(
+            key=lambda one: (self.changes.index(one.change), one.change.after.atoms.index(one.atom))
+        )
         functions = sum(1 for one in self.contents.included if is_function(one.atom))
         size = sum(one.atom.size for one in self.contents.included if one.atom.kind != BSS)
         if functions > MOST_FUNCTIONS or size > MOST_BYTES:
-            self.refuse("patch_too_large", "", "", "the patch would hold %d functions and %d bytes" % (functions, size))
+            self.refuse(
+                "patch_too_large",
+                "",
+                "",
+                "the patch would hold %d functions and %d bytes" % (functions, size),
+            )
         return self.contents
 
     def refuse(self, code: str, symbol: str, file: str, reason: str, remedy: str = "") -> None:
@@ -96,7 +105,12 @@ class Chooser:
     def _changed_atom(self, change: UnitChange, atom: Atom) -> None:
         file = change.unit.word
         if atom.kind == THREAD_LOCAL:
-            self.refuse("tls_unsupported", atom.name, file, "the initial value of the thread-local %s changes" % atom.name)
+            self.refuse(
+                "tls_unsupported",
+                atom.name,
+                file,
+                "the initial value of the thread-local %s changes" % atom.name,
+            )
         elif atom.kind == TEXT:
             self._changed_function(change, atom)
         elif atom.constant:
@@ -110,7 +124,9 @@ class Chooser:
                 atom.name,
                 file,
                 "the %s of the variable %s changes; the running process has its own value of it" % (what, atom.name),
-                "Restart into the new version, or write the fix without changing this variable." if what == "size" else "",
+                "Restart into the new version, or write the fix without changing this variable."
+                if what == "size"
+                else "",
             )
 
     def _changed_function(self, change: UnitChange, atom: Atom) -> None:
@@ -164,9 +180,12 @@ class Chooser:
         after = {f.name for atom in change.after.initialisers for f in atom.fields if not _runs_at_end(atom)}
         for name in sorted(after):
             atom = change.after.named.get(name)
-            if name not in before or atom is not None and change.differs(atom):
+            if name not in before or (atom is not None and change.differs(atom)):
                 self.refuse(
-                    "constructor_changed", name, change.unit.word, "%s runs when the object is loaded, which has happened" % name
+                    "constructor_changed",
+                    name,
+                    change.unit.word,
+                    "%s runs when the object is loaded, which has happened" % name,
                 )
 
     def _reach(self, change: UnitChange, user: Atom, reference: Field) -> None:
@@ -178,7 +197,10 @@ class Chooser:
         if reference.kind in TLS or target.kind == THREAD_LOCAL:
             if change.original(target) is None:
                 self.refuse(
-                    "tls_unsupported", target.name, change.unit.word, "%s uses the new thread-local %s" % (user.name, target.name)
+                    "tls_unsupported",
+                    target.name,
+                    change.unit.word,
+                    "%s uses the new thread-local %s" % (user.name, target.name),
                 )
             return
         if not target.name or change.original(target) is None or change.address(target) is None:
@@ -194,7 +216,10 @@ class Chooser:
                 return
 
     def _exists(self, name: str) -> bool:
-        return any(c.before is not None and name in c.before.named and c.placed and name in c.placed.symbols for c in self.changes)
+        return any(
+            c.before is not None and name in c.before.named and c.placed and name in c.placed.symbols
+            for c in self.changes
+        )
 
 
 def calls_directly(user: Atom, reference: Field) -> bool:
@@ -203,7 +228,7 @@ def calls_directly(user: Atom, reference: Field) -> bool:
     if user.kind != TEXT or reference.kind not in (R_PC32, R_PLT32) or at < 1:
         return False
     opcode = user.content[at - 1]
-    return opcode in (0xE8, 0xE9) or at >= 2 and user.content[at - 2] == 0x0F and opcode & 0xF0 == 0x80
+    return opcode in (0xE8, 0xE9) or (at >= 2 and user.content[at - 2] == 0x0F and opcode & 0xF0 == 0x80)
 
 
 def _runs_at_end(atom: Atom) -> bool:
@@ -212,5 +237,3 @@ def _runs_at_end(atom: Atom) -> bool:
 
 def _size(atom: Atom | None) -> int:
     return atom.size if atom else 0
-
-

@@ -102,10 +102,10 @@ class ArtifactSymbols:
             if symbol.binding == STB_LOCAL:
                 votes = {address - symbol.value for address in group.get(symbol.name, [])}
                 if votes:
-                    known = local.get(section.index)
-                    local[section.index] = votes if known is None else known & votes
+                    known = local.get(section.number)
+                    local[section.number] = votes if known is None else known & votes
             elif symbol.name in self.globals:
-                named.setdefault(section.index, set()).add(self.globals[symbol.name].value - symbol.value)
+                named.setdefault(section.number, set()).add(self.globals[symbol.name].value - symbol.value)
         if any(not votes for votes in local.values()):
             return None
         bases = {}
@@ -116,7 +116,7 @@ class ArtifactSymbols:
             for base in sorted(local.get(number) or named.get(number) or ()):
                 there = self.artifact.read(base, section.size)
                 # Zeroed variables may end up in a section with bytes, and the other way round only as zeros.
-                if section.kind == SHT_NOBITS or there is not None and masked(there, fields) == wanted:
+                if section.kind == SHT_NOBITS or (there is not None and masked(there, fields) == wanted):
                     bases[number] = base
                     break
         return bases

@@ -44,7 +44,9 @@ def loaded_sections(linked: ObjectFile) -> dict[str, tuple[int, int, int]]:
     return {
         section.name: (section.address, section.size, section.kind)
         for section in linked.sections
-        if section.flags & SHF_ALLOC and section.kind in (SHT_PROGBITS, SHT_NOBITS) and section.name not in _NOT_COMPARED
+        if section.flags & SHF_ALLOC
+        and section.kind in (SHT_PROGBITS, SHT_NOBITS)
+        and section.name not in _NOT_COMPARED
     }
 
 
@@ -80,9 +82,17 @@ def mismatch(artifact: ObjectFile, deployed: DeployedObject, differing: list[str
     where = "sections that differ: %s" % ", ".join(differing)
     first = wrong[0][1] if wrong else ""
     if wrong:
-        where += "; %d of %d functions differ, the first is %s at 0x%x" % (len(wrong), len(functions), first, wrong[0][0])
+        where += "; %d of %d functions differ, the first is %s at 0x%x" % (
+            len(wrong),
+            len(functions),
+            first,
+            wrong[0][0],
+        )
     return Refusal(
-        "source_mismatch", first, deployed.path, "the rebuilt object is not the deployed one (%s): %s" % (deployed.path, where)
+        "source_mismatch",
+        first,
+        deployed.path,
+        "the rebuilt object is not the deployed one (%s): %s" % (deployed.path, where),
     )
 
 

@@ -53,7 +53,7 @@ def install_wrappers(folder: str, notes: str, path: str) -> int:
                 continue
             with open(wrapper, "w", encoding="utf-8") as stream:
                 stream.write(_SCRIPT % {"real": _quoted(real), "notes": _quoted(notes)})
-            os.chmod(wrapper, 0o755)
+            os.chmod(wrapper, 0o700)
             count += 1
     return count
 
@@ -84,7 +84,8 @@ def run_watched(tree: str, command: str, environment: dict[str, str], work: str,
         )
     if done.returncode:
         raise LivepatchError(
-            "build_failed", "the %s (%s) failed with status %d:\n%s" % (what, command, done.returncode, last_lines(log))
+            "build_failed",
+            "the %s (%s) failed with status %d:\n%s" % (what, command, done.returncode, last_lines(log)),
         )
     return read_notes(notes)
 
@@ -105,7 +106,9 @@ def read_notes(notes: str) -> list[CompileCommand]:
         if len(words) >= 2:
             found.append((os.stat(path).st_mtime_ns, name, words))
     found.sort()
-    return [CompileCommand(order, words[0], words[1], tuple(words[2:])) for order, (_when, _name, words) in enumerate(found)]
+    return [
+        CompileCommand(order, words[0], words[1], tuple(words[2:])) for order, (_when, _name, words) in enumerate(found)
+    ]
 
 
 def require_calls(calls: list[CompileCommand], command: str) -> None:

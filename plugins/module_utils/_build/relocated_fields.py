@@ -17,7 +17,19 @@ R_COPY, R_GLOB_DAT, R_JUMP_SLOT, R_RELATIVE = 5, 6, 7, 8
 
 GOT_LOADS = frozenset((R_GOTPCREL, R_GOTPCRELX, R_REX_GOTPCRELX))
 PC_RELATIVE = frozenset((R_PC32, R_PLT32, R_PC64)) | GOT_LOADS
-TLS = frozenset((R_TLSGD, R_TLSLD, R_DTPOFF32, R_DTPOFF64, R_GOTTPOFF, R_TPOFF32, R_TPOFF64, R_GOTPC32_TLSDESC, R_TLSDESC_CALL))
+TLS = frozenset(
+    (
+        R_TLSGD,
+        R_TLSLD,
+        R_DTPOFF32,
+        R_DTPOFF64,
+        R_GOTTPOFF,
+        R_TPOFF32,
+        R_TPOFF64,
+        R_GOTPC32_TLSDESC,
+        R_TLSDESC_CALL,
+    )
+)
 
 # (bytes before the field, bytes from the field on) that may differ between an object and what was linked from it.
 _EXTENT = {

@@ -36,14 +36,26 @@ class BuildRequest:
     data_changes: tuple[str, ...] = ()
     consistency: str = ""
     cache: str = ""
+    want_listings: bool = False
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The disassembly of a replaced function, in the object and in the patch, for people to compare."""
+
+    name: str
+    before: str
+    after: str
 
 
 @dataclass(frozen=True)
 class BuildResult:
-    """A patch file's bytes, and its summary as livepatch_build returns it (without path)."""
+    """A patch file's bytes, its summary as livepatch_build returns it (without path), and listings if asked for."""
 
     content: bytes
     summary: dict[str, object]
+    warnings: tuple[str, ...] = ()
+    listings: tuple[Listing, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A whole ELF file at once: sections, symbols and relocations of objects, executables and libraries.
 
-pyelftools builds a Python object for every field: 100,000 symbols take it 4 to 5 s. Here they take a quarter of a second,
+pyelftools builds a Python object for every field: 100,000 symbols take it 4 to 5 s. Here they take a quarter of a
+second,
 which is what lets the builder look at every symbol and relocation of a large program. (gABI, chapters 4 and 5)
 """
 
@@ -26,7 +27,7 @@ STV_DEFAULT, STV_PROTECTED = 0, 3
 class Section(NamedTuple):
     """One section header; `address` is the link-time virtual address, sizes are bytes."""
 
-    index: int
+    number: int
     name: str
     kind: int
     flags: int
@@ -96,7 +97,19 @@ class ObjectFile:
             rows = list(struct.iter_unpack("<IIQQQQIIQQ", raw[table : table + 64 * count]))
         names = raw[rows[names_at][4] : rows[names_at][4] + rows[names_at][5]] if rows else b""
         self.sections = [
-            Section(index, _text(names, row[0]), row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], row[9])
+            Section(
+                index,
+                _text(names, row[0]),
+                row[1],
+                row[2],
+                row[3],
+                row[4],
+                row[5],
+                row[6],
+                row[7],
+                row[8],
+                row[9],
+            )
             for index, row in enumerate(rows)
         ]
 
@@ -121,7 +134,7 @@ class ObjectFile:
         names = self.content(self.sections[table.link])
         wide: tuple[int, ...] = ()
         for section in self.sections:
-            if section.kind == SHT_SYMTAB_SHNDX and section.link == table.index:
+            if section.kind == SHT_SYMTAB_SHNDX and section.link == table.number:
                 wide = struct.unpack("<%dI" % (section.size // 4), self.content(section))
         symbols = []
         rows = self.content(table)[: table.size // 24 * 24]
@@ -135,19 +148,25 @@ class ObjectFile:
         """The relocations with addends that apply to a section of a relocatable object, in file order."""
         found: list[Relocation] = []
         for table in self.sections:
-            if table.kind == SHT_RELA and table.info == section.index:
+            if table.kind == SHT_RELA and table.info == section.number:
                 found.extend(self.relocation_table(table))
         return found
 
     def relocation_table(self, table: Section) -> list[Relocation]:
         """The entries of one SHT_RELA section."""
         rows = self.content(table)[: table.size // 24 * 24]
-        return [Relocation(at, info & 0xFFFFFFFF, info >> 32, add) for at, info, add in struct.iter_unpack("<QQq", rows)]
+        return [
+            Relocation(at, info & 0xFFFFFFFF, info >> 32, add) for at, info, add in struct.iter_unpack("<QQq", rows)
+        ]
 
     def read(self, address: int, size: int) -> bytes | None:
         """`size` bytes at a link-time virtual address, from the allocated section that holds them all, or None."""
         for section in self.sections:
-            if section.flags & SHF_ALLOC and section.address <= address and address + size <= section.address + section.size:
+            if (
+                section.flags & SHF_ALLOC
+                and section.address <= address
+                and address + size <= section.address + section.size
+            ):
                 if section.kind == SHT_NOBITS:
                     if section.flags & SHF_TLS:
                         continue

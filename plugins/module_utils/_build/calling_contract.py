@@ -1,0 +1,114 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What callers rely on: prototypes, and with GCC the registers that a callee is known to leave alone.
+
+GCC's -fipa-ra (on from -O2) lets a caller keep values in registers that its callee in the same file does not use, though
+the calling convention would let it. When the callee changes, GCC compiles such a caller anew with it; but a thread that
+is still inside the old caller must not get into the new callee. Then nothing less than `quiescent` will do. The same
+holds for a changed prototype whose callers are all in the patch. (GCC manual, "Optimize Options", -fipa-ra)
+"""
+
+from __future__ import annotations
+
+import os
+
+from .._elf.object_file import SHT_DYNSYM, read_object_file
+from .._patch.content import TEXT
+from .atoms import Atom, Field, UnitCode
+from .changed_functions import UnitChange
+from .changed_units import ChangedUnits, is_clang
+from .compile_units import compile_in_sections
+from .layout_of_types import changed_prototype, words
+from .patch_contents import PatchContents
+from .prove_source import DeployedObject
+from .request import Refusal
+
+_WITHOUT_REGISTER_KNOWLEDGE = ("-fno-ipa-ra",)
+
+
+def check_prototypes(
+    units: ChangedUnits, contents: PatchContents, deployed: DeployedObject
+) -> tuple[list[Refusal], list[str]]:
+    """Refusals for changed prototypes with callers outside the patch, and the functions whose callers are all inside."""
+    refusals, inside = [], []
+    chosen = {id(one.atom) for one in contents.included}
+    exported = {s.name for s in deployed.file.symbols(SHT_DYNSYM) if s.is_defined()}
+    for one in contents.replaced():
+        before, after = units.debug_info_of(one.change)
+        changed = changed_prototype(before, after, one.atom.name)
+        if changed is None:
+            continue
+        outside = sorted(user.name for user in one.change.users(one.atom) if id(user) not in chosen)
+        if not one.atom.local:
+            if units.used_elsewhere(one.atom.name):
+                outside.append("other files")
+            outside += [
+                other.unit.word
+                for other in units.changes
+                for user in other.after.atoms
+                if other is not one.change
+                and any(f.atom is None and f.name == one.atom.name for f in user.fields)
+                and id(other.owner(user)) not in chosen
+            ]
+        if one.atom.name in exported and outside == []:
+            outside.append("whoever finds it by its name")
+        if outside:
+            refusals.append(
+                Refusal(
+                    "signature_changed",
+                    one.atom.name,
+                    one.change.unit.word,
+                    "%s becomes %s, and it has callers outside the patch: %s"
+                    % (words(one.atom.name, changed[0]), words(one.atom.name, changed[1]), ", ".join(outside[:5])),
+                )
+            )
+        else:
+            inside.append(one.atom.name)
+    return refusals, inside
+
+
+def running_callers(units: ChangedUnits, contents: PatchContents) -> list[str]:
+    """Replaced functions whose original was compiled knowing which registers another replaced function leaves alone."""
+    replaced = {id(one.atom) for one in contents.replaced()}
+    found = []
+    for one in contents.replaced():
+        calls = any(id(f.atom) in replaced and f.atom is not one.atom for f in _all_fields(one.atom))
+        if calls and relies_on_registers(units, one.change, one.atom):
+            found.append(one.atom.name)
+    return found
+
+
+def bound_callers(units: ChangedUnits, contents: PatchContents) -> list[tuple[str, str]]:
+    """(caller, replaced function) for callers that stay and know which registers the replaced function leaves alone."""
+    replaced = {id(one.atom) for one in contents.replaced()}
+    found = []
+    for one in contents.replaced():
+        for user in one.change.users(one.atom):
+            if id(user) not in replaced and user.kind == TEXT and relies_on_registers(units, one.change, user):
+                found.append((user.name, one.atom.name))
+    return found
+
+
+def relies_on_registers(units: ChangedUnits, change: UnitChange, atom: Atom) -> bool:
+    """True when the original of this function was compiled with knowledge of what its callees do to registers."""
+    old = change.original(atom)
+    unit = next((u for u in units.tree.units if u.source == change.unit.source and u.word == change.unit.word), None)
+    if old is None or unit is None or is_clang(unit.command.compiler):
+        return False
+    folder = os.path.join(units.tree.folder, "before")
+    digests = []
+    for options in ((), _WITHOUT_REGISTER_KNOWLEDGE):
+        path = compile_in_sections([unit], folder, options)[0]
+        code = UnitCode(read_object_file(path), path)
+        digests.append(code.digest(code.named[old.name]) if old.name in code.named else "")
+    return digests[0] != digests[1]
+
+
+def _all_fields(atom: Atom) -> list[Field]:
+    """The references of a function and of its cold part."""
+    fields = list(atom.fields)
+    for reference in atom.fields:
+        if reference.atom is not None and reference.atom.parent:
+            fields += reference.atom.fields
+    return fields

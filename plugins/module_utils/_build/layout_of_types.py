@@ -1,0 +1,68 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Types and prototypes compared between the original and the changed compilation of a unit.
+
+A running process holds data in the original layout; code that expects another one must not be let at it. The compiler
+writes down only types that the unit uses, so a changed type of a unit with changed code is one too many.
+"""
+
+from __future__ import annotations
+
+import re
+
+from .changed_functions import UnitChange
+from .debug_info import DebugInfo, Layout, Prototype
+from .request import Refusal
+
+_CLONE = re.compile(r"\.(isra|constprop|part|cold|lto_priv)(\.\d+)*")
+
+
+def changed_layouts(change: UnitChange, before: DebugInfo, after: DebugInfo, functions: list[str]) -> list[Refusal]:
+    """A refusal for each type whose layout is another one; `functions` are the unit's changed functions."""
+    refusals = []
+    for name in sorted(set(before.types) & set(after.types)):
+        old, new = before.types[name], after.types[name]
+        if old & new and (old <= new or new <= old):
+            continue
+        one, two = min(old, key=repr), min(new, key=repr)
+        if name.startswith("enum ") and set(one.members) <= set(two.members):
+            continue
+        refusals.append(
+            Refusal(
+                "layout_changed",
+                name,
+                change.unit.word,
+                "%s %s; it is used in the file of %s" % (name, _difference(one, two), ", ".join(functions[:5])),
+            )
+        )
+    return refusals
+
+
+def changed_prototype(before: DebugInfo, after: DebugInfo, function: str) -> tuple[Prototype, Prototype] | None:
+    """The old and the new prototype of a function when callers of the old one could not call the new one."""
+    name = _CLONE.sub("", function)
+    old, new = before.prototypes.get(name), after.prototypes.get(name)
+    if old is None or new is None or (old.parameters == new.parameters and old.returns in (new.returns, "void")):
+        return None
+    return old, new
+
+
+def words(function: str, prototype: Prototype) -> str:
+    """A prototype as a person writes it."""
+    return "%s %s(%s)" % (prototype.returns, function, ", ".join(prototype.parameters) or "void")
+
+
+def _difference(old: Layout, new: Layout) -> str:
+    if old.size != new.size:
+        text = "changes from %d to %d bytes" % (old.size, new.size)
+    else:
+        text = "keeps its %d bytes but changes its members" % old.size
+    names_old, names_new = [m[0] for m in old.members], [m[0] for m in new.members]
+    added = [name for name in names_new if name not in names_old]
+    removed = [name for name in names_old if name not in names_new]
+    moved = [m[0] for m in new.members if m[0] in names_old and m not in old.members]
+    for what, names in (("new", added), ("gone", removed), ("different", moved)):
+        if names:
+            text += ", %s: %s" % (what, ", ".join(names[:4]) + (", ..." if len(names) > 4 else ""))
+    return text
