@@ -140,7 +140,7 @@ ansible_facts:
               reasons: []
         missing:
           description: Where a patch that O(patch) names is not active although its object runs; pid 0 when it is
-          nowhere.
+            nowhere.
           type: list
           elements: dict
           sample:

@@ -32,7 +32,7 @@ options:
   patch:
     description:
       - With O(state=present), the patch file. A file on the controller is looked up and sent as
-      M(ansible.builtin.copy) does.
+        M(ansible.builtin.copy) does.
       - With O(state=absent), the id of the patch.
     type: str
     required: true

@@ -12,8 +12,8 @@ version_added: 0.1.0
 author:
   - cgl.livepatch contributors (@cgl)
 description:
-  - True when, according to the facts of a host, the patch is active and every byte of it is as it must be, in every process
-    that maps the patch's object, and in at least one.
+  - True when, according to the facts of a host, the patch is active and every byte of it is as it must be, in every
+    process that maps the patch's object, and in at least one.
   - False when the facts know nothing of the patch.
   - Processes that the facts could not look at (C(summary.unreadable)) do not count. Gather the facts as root.
 positional: patch
