@@ -1,5 +1,5 @@
 # Copyright (c) 2026 cgl.livepatch contributors
-# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# GNU General Public License v2.0 or later, v3.0 among them (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Activate or deactivate a loaded live patch in running processes."""
 
@@ -15,7 +15,7 @@ description:
   - Switches the functions that a patch replaces over to their new code, or back, in every process that maps the patch's
     object.
   - Where one byte per function is enough, nobody is stopped. Where it is not, and where several functions must
-    change at one instant, all threads of the process are stopped for a few milliseconds at most. The result says which was used.
+    change at one instant, all threads of the process are stopped for a moment. The result says which was used.
   - The stop never exceeds O(max_stop_ms) because of slow threads. Past it, everything runs again with nothing
     changed, and it is tried again until O(timeout).
   - A process that maps the object and does not have the patch loaded is a failure, after the others were tried.

@@ -3,9 +3,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The image of a patch in a process: which of its sections lie where, and their bytes once every field is filled.
 
-An image has four segments, each of whole pages, one behind the other: description (read), text (read, execute),
-constants
-(read; with the slots that hold addresses of other objects) and data (read, write).
+An image has three segments, each of whole pages, one behind the other: description and constants (read; among them the
+slots that hold addresses of other objects), text (read, execute) and data (read, write).
 """
 
 from __future__ import annotations
@@ -19,12 +18,13 @@ from .relocation import x86_64 as relocation
 
 PAGE = 4096
 _STUB, _SLOT = 8, 8
+_MOST_ALIGN = 64
 READ, WRITE, EXECUTE = 1, 2, 4
 
 
 @dataclass(frozen=True)
 class Segment:
-    """One segment: bytes from the start of the image, whole pages, PROT_ bits."""
+    """One piece of the image: `offset` bytes from its start, `size` bytes, PROT_ bits."""
 
     offset: int
     size: int
@@ -32,7 +32,11 @@ class Segment:
 
 
 class Image:
-    """The layout of one patch, the same in every process; `linked` gives its bytes for one of them."""
+    """The layout of one patch, the same in every process; `linked` gives its bytes for one of them.
+
+    `segments` are to be mapped (whole pages, in address order), `unchanging` are the pieces nobody may ever write to,
+    `room` is how many bytes the description may have.
+    """
 
     def __init__(self, patch: Patch, description_size: int) -> None:
         """`description_size`: bytes kept free at the start. Raises LivepatchError patch_unsupported."""
@@ -42,21 +46,23 @@ class Image:
                 raise LivepatchError("patch_unsupported", "relocation type %d for %s" % (entry.kind, entry.symbol))
         external = sorted(ref.symbol for ref in patch.manifest.references if ref.kind == "external")
         slotted = {entry.symbol for entry in patch.relocations if relocation.needs_slot(entry.kind)}
-        self._places: dict[int, int] = {}
-        text_start = pages(description_size)
-        end = self._lay_out((TEXT,), text_start)
-        self._stubs = {symbol: aligned(end, _STUB) + _STUB * index for index, symbol in enumerate(external)}
-        constants_start = pages(aligned(end, _STUB) + _STUB * len(external))
-        end = self._lay_out((RODATA,), constants_start)
         slots = sorted(slotted | set(external))
-        self._slots = {symbol: aligned(end, _SLOT) + _SLOT * index for index, symbol in enumerate(slots)}
-        data_start = pages(aligned(end, _SLOT) + _SLOT * len(slots))
+        self._places: dict[int, int] = {}
+        constants_start = aligned(description_size, _MOST_ALIGN)
+        end = aligned(self._lay_out((RODATA,), constants_start), _SLOT)
+        self._slots = {symbol: end + _SLOT * index for index, symbol in enumerate(slots)}
+        constants = Segment(constants_start, end + _SLOT * len(slots) - constants_start, READ)
+        text_start = pages(constants_start + constants.size)
+        end = aligned(self._lay_out((TEXT,), text_start), _STUB)
+        self._stubs = {symbol: end + _STUB * index for index, symbol in enumerate(external)}
+        data_start = pages(end + _STUB * len(external))
         self.size = pages(self._lay_out((DATA, BSS), data_start))
-        self.text = Segment(text_start, constants_start - text_start, READ | EXECUTE)
-        constants = Segment(constants_start, data_start - constants_start, READ)
+        self.room = constants_start
+        first = Segment(0, text_start, READ)
+        text = Segment(text_start, data_start - text_start, READ | EXECUTE)
         data = Segment(data_start, self.size - data_start, READ | WRITE)
-        self.segments = tuple(part for part in (Segment(0, text_start, READ), self.text, constants, data) if part.size)
-        self.unchanging = tuple(part for part in (self.text, constants) if part.size)
+        self.segments = tuple(part for part in (first, text, data) if part.size)
+        self.unchanging = tuple(part for part in (constants, text) if part.size)
         self._symbols = {symbol.name: self._places[symbol.section] + symbol.offset for symbol in patch.symbols}
 
     def absolute(self) -> bool:

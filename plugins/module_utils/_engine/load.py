@@ -15,7 +15,7 @@ from .._process.link_map import executable_start
 from .._process.objects import MappedObject, find_object, mapped_objects
 from .._process.process import Process
 from .choose_switch import BYTE, JUMP, Switch, choose_switches, place_runs
-from .image import Image, pages
+from .image import Image
 from .place import FreeSpace
 from .region import (
     HEADER_SIZE,
@@ -69,15 +69,23 @@ def prepare(process: Process, patch: Patch, forms: tuple[str, ...] = (BYTE, JUMP
         if not target.holds(value.offset, len(value.old) // 2, 0):
             raise LivepatchError("patch_corrupt", "the patch places %s outside its object" % value.name)
     addresses = Resolver(process, target, objects).addresses(manifest)
-    space = FreeSpace(mappings, _executable_end(process, objects))
-    reserve = HEADER_SIZE + 4096
+    heap_from = _executable_end(process, objects)
+    room = HEADER_SIZE + 2048
     while True:
-        image = Image(patch, reserve)
+        image = Image(patch, room)
+        space = FreeSpace(mappings, heap_from)
         base = space.near(target, image.size, image.absolute())
-        prepared = _at(patch, target, image, base, addresses, _less(space, base, image.size), forms)
-        if len(prepared.contents[0]) <= image.segments[0].size:
-            return prepared
-        reserve = len(prepared.contents[0])
+        space.take(base, base + image.size)
+        codes = {function.symbol: base + image.symbol(function.symbol) for function in manifest.functions}
+        switches = choose_switches(manifest.functions, codes, target.bias, space, forms)
+        content = image.linked(base, addresses)
+        region = _region(patch, target, image, base, content, switches)
+        first = header(base, describe(region), _FRESH) + describe(region)
+        if len(first) <= image.room:
+            content[: len(first)] = first
+            pieces = [bytes(content[part.offset : part.offset + part.size]) for part in image.segments]
+            return Prepared(region, (*pieces, *(run for _start, run in place_runs(switches))))
+        room = len(first)
 
 
 def load(process: Process, prepared: Prepared) -> tuple[Region, int]:
@@ -123,27 +131,18 @@ def clear_remains(process: Process, patch_id: str) -> bool:
     return bool(left)
 
 
-def _at(
-    patch: Patch,
-    target: MappedObject,
-    image: Image,
-    base: int,
-    addresses: dict[str, int],
-    space: FreeSpace,
-    forms: tuple[str, ...],
-) -> Prepared:
-    manifest = patch.manifest
-    codes = {function.symbol: base + image.symbol(function.symbol) for function in manifest.functions}
-    switches = choose_switches(manifest.functions, codes, target.bias, space, forms)
-    runs = place_runs(switches)
-    content = image.linked(base, addresses)
+def _region(
+    patch: Patch, target: MappedObject, image: Image, base: int, content: bytearray, switches: list[Switch]
+) -> Region:
+    manifest, runs = patch.manifest, place_runs(switches)
     parts = [(base + part.offset, part.size, part.protection) for part in image.segments]
     parts += [(start, len(run), _EXECUTE_READ) for start, run in runs]
-    bodies = [bytes(content[part.offset : part.offset + part.size]) for part in image.segments[1:]]
-    bodies += [run for _start, run in runs]
-    kept = [(base + part.offset, part.size) for part in image.unchanging] + [(start, len(run)) for start, run in runs]
-    held = {start: body for (start, _size, _protection), body in zip(parts[1:], bodies)}
-    region = Region(
+    kept = [
+        (base + part.offset, part.size, bytes(content[part.offset : part.offset + part.size]))
+        for part in image.unchanging
+    ]
+    kept += [(start, len(run), run) for start, run in runs]
+    return Region(
         address=base,
         mutable=_FRESH,
         id=manifest.id,
@@ -161,12 +160,8 @@ def _at(
         object_start=target.start,
         sites=tuple(_sites(switches, target, patch)),
         parts=tuple(parts),
-        digests=tuple((start, size, hashlib.sha256(held[start]).hexdigest()) for start, size in kept),
+        digests=tuple((start, size, hashlib.sha256(body).hexdigest()) for start, size, body in kept),
     )
-    description = describe(region)
-    first = header(base, description, _FRESH) + description
-    size = max(image.segments[0].size, pages(len(first)))
-    return Prepared(region, (first.ljust(size, b"\0"),) + tuple(bodies))
 
 
 def _sites(switches: list[Switch], target: MappedObject, patch: Patch) -> list[Site]:
@@ -180,11 +175,6 @@ def _sites(switches: list[Switch], target: MappedObject, patch: Patch) -> list[S
         address = target.bias + value.offset
         sites.append(Site(value.name, "data", address, bytes.fromhex(value.old), bytes.fromhex(value.new)))
     return sites
-
-
-def _less(space: FreeSpace, base: int, size: int) -> FreeSpace:
-    space.take(base, base + size)
-    return space
 
 
 def _executable_end(process: Process, objects: list[MappedObject]) -> int:

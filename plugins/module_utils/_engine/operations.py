@@ -156,7 +156,7 @@ def _run(operation: _Operation) -> Report:
 
 
 def _is_meant(operation: _Operation, process: Process, outcome: Outcome) -> bool:
-    """Whether to work on this process. Raises LivepatchError build_id_mismatch where it is named and lacks the object."""
+    """Whether to work on this process. Raises LivepatchError build_id_mismatch where a named one lacks the object."""
     mappings = process.maps()
     first = operation.finder.find(process, mappings) if operation.finder else None
     if first and operation.finder:

@@ -15,6 +15,7 @@ from .._errors import LivepatchError
 from .._process.process import Process
 from . import x86_64 as arch
 from .attach import seize_thread
+from .real_time import real_time
 from .requests import (
     NT_PRSTATUS,
     detach,
@@ -78,7 +79,7 @@ def held_thread(
 
     Raises LivepatchError already_traced, not_permitted or process_gone.
     """
-    with child_signals_held():
+    with child_signals_held(), real_time():
         if not seize_thread(process, tid, past_seccomp):
             yield None
             return

@@ -4,8 +4,9 @@
 """Stopping every thread of a process, for as short as can be, and letting them go as if nothing had happened.
 
 Seizing stops nobody, so it comes first. The stop begins with the first PTRACE_INTERRUPT and ends with the last
-PTRACE_DETACH. Threads that are using a processor are stopped last and released first. Every kind of stop will do: a
-thread that stops to take a signal takes it when it is released.
+PTRACE_DETACH. Threads that are using a processor are stopped last and released first; those asleep are released in the
+order in which they stopped, so that none of them waits for the whole of it. Every kind of stop will do: a thread that
+stops to take a signal takes it when it is released.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from .._errors import LivepatchError
 from .._process.process import Process
 from . import x86_64 as arch
 from .attach import seize_thread, thread_state
-from .real_time import real_time
+from .real_time import undisturbed
 from .requests import NT_PRSTATUS, detach, get_register_set, interrupt, set_register_set, signal_of
-from .wait import child_signals_held, wait_until
+from .wait import child_signals_held, wait_for_each, wait_until
 
 # What letting one thread go takes at most, seconds: the decision to write must leave room for it.
 _RELEASE_TIME = 10e-6
@@ -46,6 +47,7 @@ class StopWindow:
 
     def __init__(self, process: Process, budget: float) -> None:
         self.process = process
+        self._busy = {tid for tid in process.threads() if thread_state(process, tid) == "R"}
         self.registers: dict[int, bytes] = {}
         self.stop_us = 0
         self._budget = budget
@@ -72,10 +74,10 @@ class StopWindow:
         return new
 
     def stop(self, first: list[int]) -> None:
-        """Stop these threads and all that appear meanwhile. Raises BudgetExceeded."""
+        """Stop these threads, the busy ones last, and all that appear meanwhile. Raises BudgetExceeded."""
         self._began = time.monotonic()
         self._deadline = self._began + self._budget
-        new = first
+        new = sorted(first, key=self._is_asleep, reverse=True)
         while new:
             self._stop_these(new)
             new = self.seize() if self._thread_count() != len(self.registers) + len(self._ignored) else []
@@ -88,33 +90,31 @@ class StopWindow:
 
     def release(self) -> None:
         """Let every thread go, the busy ones first; what it took is in `stop_us`."""
-        for tid in reversed(list(self.registers)):
+        for tid in sorted(self.registers, key=self._is_asleep):  # a stable sort: the order of stopping is kept
             self._let_go(tid)
         self.stop_us = self._elapsed_us() if self._began else 0
         stragglers = [tid for tid in self._seized if tid not in self._signals]
         for tid in stragglers:
             self._let_straggler_go(tid)
 
+    def _is_asleep(self, tid: int) -> bool:
+        return tid not in self._busy
+
     def _stop_these(self, threads: list[int]) -> None:
         for tid in threads:
             with contextlib.suppress(OSError):  # it has exited: the wait says so
                 interrupt(tid)
-        for tid in threads:
-            try:
-                status = wait_until(tid, self._deadline)
-            except ChildProcessError:
-                self._signals[tid] = 0
-                continue
-            if status is None:
-                self._late = [late for late in threads if late not in self._signals]
-                raise BudgetExceeded(self._elapsed_us(), self._late)
-            self._signals[tid] = signal_of(status)
+        for tid, status in wait_for_each(threads, self._deadline).items():
+            self._signals[tid] = 0 if status is None else signal_of(status)
             if self._signals[tid]:
                 self._began = self._seizing_since  # this thread may have waited for us since it was seized
-            if os.WIFSTOPPED(status):
+            if status is not None and os.WIFSTOPPED(status):
                 with contextlib.suppress(OSError):  # killed while stopped
                     get_register_set(tid, NT_PRSTATUS, self._buffer)
                     self.registers[tid] = self._buffer.raw
+        self._late = [tid for tid in threads if tid not in self._signals]
+        if self._late:
+            raise BudgetExceeded(self._elapsed_us(), self._late)
 
     def _thread_count(self) -> int:
         return int(self.process.stat()[17])
@@ -149,11 +149,9 @@ def stopped(process: Process, budget: float) -> Iterator[StopWindow]:
     Raises BudgetExceeded, and LivepatchError already_traced, not_permitted or process_gone; then all threads run again.
     """
     window = StopWindow(process, budget)
-    with child_signals_held(), real_time():
+    with child_signals_held(), undisturbed():
         try:
-            busy = {tid for tid in process.threads() if thread_state(process, tid) == "R"}
-            threads = window.seize()
-            window.stop([tid for tid in threads if tid not in busy] + [tid for tid in threads if tid in busy])
+            window.stop(window.seize())
             if not window.registers:
                 raise LivepatchError("process_gone", "process %d has exited" % process.pid)
             yield window

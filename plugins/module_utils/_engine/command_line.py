@@ -1,11 +1,11 @@
 # Copyright (c) 2026 cgl.livepatch contributors
 # GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The engine by hand, without Ansible: python3 -m module_utils._engine ACTION PATCH (with PYTHONPATH=plugins).
+"""The engine by hand, without Ansible: python3 -m module_utils._engine.command_line ACTION PATCH
+(with PYTHONPATH=plugins).
 
 ACTION is load (a patch file), activate, deactivate, unload (a patch id) or facts; the result is printed as JSON, and
-the
-exit status is 1 when any process failed.
+the exit status is 1 when any process failed.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import json
 import sys
 from dataclasses import asdict
+from typing import Any
 
 from .._errors import LivepatchError
 from .._patch.manifest import check_id
@@ -26,7 +27,7 @@ from .survey import survey
 
 def main() -> int:
     """Carry out one action; the exit status."""
-    parser = argparse.ArgumentParser(prog="python3 -m module_utils._engine", description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("action", choices=["load", "activate", "deactivate", "unload", "facts"])
     parser.add_argument("patch", nargs="?", default="", help="a patch file to load, else a patch id")
     parser.add_argument("--pid", type=int, action="append", default=[], help="only this process (may be repeated)")
@@ -35,11 +36,11 @@ def main() -> int:
     given = parser.parse_args()
     try:
         if given.action == "facts":
-            print(json.dumps(survey([given.patch] if given.patch else [], "affected"), indent=2))
+            _print(survey([given.patch] if given.patch else [], "affected"))
             return 0
         report = _act(given)
     except (LivepatchError, OSError) as error:
-        print(error, file=sys.stderr)
+        sys.stderr.write("%s\n" % error)
         return 1
     print(
         json.dumps(
@@ -47,6 +48,10 @@ def main() -> int:
         )
     )
     return 1 if report.summary()["failed"] else 0
+
+
+def _print(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
 
 def _act(given: argparse.Namespace) -> Report:
@@ -61,4 +66,4 @@ def _act(given: argparse.Namespace) -> Report:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())
