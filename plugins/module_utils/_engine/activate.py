@@ -10,6 +10,7 @@ it says what was under way, and the bytes at the sites say how far it got, so th
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass, replace
 
@@ -27,8 +28,8 @@ from .region import (
     missing_patch,
     write_mutable,
 )
-from .sites import NEW, OLD, program_bytes, rivals, site_states
-from .switch import Write, switch_running, switch_stopped
+from .sites import GONE, NEW, OLD, program_bytes, rivals, site_states
+from .switch import Write, switch_running, switch_stopped, write_of
 
 CONSISTENCIES = ("entry", "atomic", "quiescent")
 
@@ -55,12 +56,13 @@ class Switched:
     attempts: int
 
 
-def state_of(process: Process, region: Region) -> str:
-    """ "active" when every site is switched over, "loaded" when none is, "mixed" in between or where bytes are
-    foreign.
+def state_of(process: Process, region: Region, regions: list[Region]) -> str:
+    """One of "active" (every site is switched over), "loaded" (none is), and "mixed": in between, or bytes are foreign.
+
+    `regions`: all of the process.
     """
-    states = set(site_states(process.memory, region))
-    return "active" if states == {NEW} else "loaded" if states == {OLD} else "mixed"
+    states = set(site_states(process.memory, region, regions))
+    return "active" if states == {NEW} else "loaded" if states <= {OLD, GONE} else "mixed"
 
 
 def activate(process: Process, patch_id: str, limits: Limits, pretend: bool = False) -> Switched:
@@ -79,7 +81,9 @@ def activate(process: Process, patch_id: str, limits: Limits, pretend: bool = Fa
     limits = _with_consistency(region, limits)
     _check_neighbours(process, regions, region)
     replaced = [
-        other for other in regions if other.id in region.patch["replaces"] and state_of(process, other) != "loaded"
+        other
+        for other in regions
+        if other.id in region.patch["replaces"] and state_of(process, other, regions) != "loaded"
     ]
     _check_ours(process, region, replaced)
     steps = [(region, ACTIVATING, ACTIVE)] + [(other, DEACTIVATING, LOADED) for other in replaced]
@@ -92,12 +96,12 @@ def deactivate(process: Process, patch_id: str, limits: Limits, pretend: bool = 
     """
     regions = find_regions(process.memory, process.maps())
     region = _region(regions, patch_id, process)
-    states = site_states(process.memory, region)
-    if set(states) == {OLD}:
+    states = site_states(process.memory, region, regions)
+    if set(states) <= {OLD, GONE}:
         _settle(process, region, LOADED, pretend)
         return Switched(False, "none", 0, 0)
     for other in regions:
-        if patch_id in other.patch["requires"] and state_of(process, other) != "loaded":
+        if patch_id in other.patch["requires"] and state_of(process, other, regions) != "loaded":
             raise LivepatchError(
                 "still_active",
                 "patch %s, which requires %s, is active in %s" % (other.id, patch_id, process),
@@ -105,7 +109,7 @@ def deactivate(process: Process, patch_id: str, limits: Limits, pretend: bool = 
             )
     limits = _with_consistency(region, limits)
     _check_ours(process, region, [])
-    writes = [Write(site, site.new, site.old) for site, state in zip(region.sites, states) if state == NEW]
+    writes = [write_of(site, site.new, site.old) for site, state in zip(region.sites, states) if state == NEW]
     return _run(process, [(region, DEACTIVATING, LOADED)], writes, limits, pretend)
 
 
@@ -131,8 +135,9 @@ def _run(
                 if write.site.kind != "data"
             ]
             stop_us, attempts = switch_stopped(process, writes, ranges, limits.max_stop, limits.timeout)
-    except LivepatchError:
-        if not process.has_exited():
+    except BaseException:
+        # The bytes say the same without it: a failure to note the failure must not hide it.
+        with contextlib.suppress(LivepatchError, OSError):
             for region, known in zip(now, before):
                 write_mutable(process.memory, region, replace(known.mutable, sequence=region.mutable.sequence + 1))
         raise
@@ -171,7 +176,7 @@ def _writes(process: Process, region: Region, replaced: list[Region]) -> list[Wr
             old = process.memory.read(site.address, size)
             new = bytes(changes.pop(site.address + index) for index in range(size))
             if old != new:
-                writes.append(Write(site, old, new))
+                writes.append(write_of(site, old, new))
     return writes
 
 
@@ -203,6 +208,12 @@ def _region(regions: list[Region], patch_id: str, process: Process) -> Region:
 def _with_consistency(region: Region, limits: Limits) -> Limits:
     needed = region.patch["consistency"]
     asked = limits.consistency or needed
+    if asked == "quiescent":
+        raise LivepatchError(
+            "patch_unsupported",
+            "consistency quiescent is asked for, which this version cannot give",
+            "Build the patch with consistency entry or atomic, if that is safe for it.",
+        )
     if CONSISTENCIES.index(asked) < CONSISTENCIES.index(needed):
         raise LivepatchError(
             "patch_unsupported",
@@ -222,17 +233,17 @@ def _check_neighbours(process: Process, regions: list[Region], region: Region) -
     """What other patches in the process say of this one."""
     for name in region.patch["requires"]:
         other = find_region(regions, name)
-        if other is None or state_of(process, other) != "active":
+        if other is None or state_of(process, other, regions) != "active":
             raise LivepatchError(
                 "required_patch_missing", "patch %s requires %s, which is not active in %s" % (region.id, name, process)
             )
     for other in regions:
-        if region.id in other.patch["replaces"] and state_of(process, other) == "active":
+        if region.id in other.patch["replaces"] and state_of(process, other, regions) == "active":
             raise LivepatchError(
                 "superseded", "patch %s is replaced by %s, which is active in %s" % (region.id, other.id, process)
             )
     for other in rivals(regions, region):
-        if state_of(process, other) != "loaded" and other.id not in region.patch["replaces"]:
+        if state_of(process, other, regions) != "loaded" and other.id not in region.patch["replaces"]:
             raise LivepatchError(
                 "still_active",
                 "patch %s, which changes the same function, is active in %s" % (other.id, process),
@@ -243,8 +254,9 @@ def _check_neighbours(process: Process, regions: list[Region], region: Region) -
 def _check_ours(process: Process, region: Region, replaced: list[Region]) -> None:
     """Every site must have bytes we know. Raises LivepatchError object_modified."""
     for site in region.sites:
-        now = process.memory.read(site.address, len(site.old))
-        if now != site.new and program_bytes(process.memory, replaced, site.address, len(site.old)) != site.old:
+        now = process.memory.read_some(site.address, len(site.old))
+        ours = bool(now) and site.old == program_bytes(process.memory, replaced, site.address, len(site.old))
+        if now != site.new and not ours:
             raise LivepatchError(
                 "object_modified",
                 "%s at %#x of %s has neither its own bytes nor those of the patch" % (site.name, site.address, process),

@@ -23,9 +23,10 @@ BYTE, JUMP = "byte", "jump"
 
 @dataclass(frozen=True)
 class Switch:
-    """How one function is switched: at `site`, from bytes `old` to `new`.
+    """How one function is switched: at `site`, from bytes `old` to `new`, which are a whole jump.
 
-    `form` is BYTE or JUMP; for BYTE the branch lies at `place`, else that is 0. All addresses are run-time.
+    `form` is BYTE or JUMP. For BYTE only the first of these bytes differs; the others are part of the jump all the
+    same, and the branch they lead to lies at `place`, else that is 0. All addresses are run-time.
     """
 
     function: ReplacedFunction
@@ -87,7 +88,8 @@ def _byte(function: ReplacedFunction, entry: int, code: int, places: Places) -> 
     place = branch.punned_place(entry, old)
     if place is None or not places.take(place, branch.LONGEST):
         return None
-    return Switch(function, BYTE, entry, old[:1], branch.JUMP_BYTE, place, code)
+    whole = old[: branch.JUMP_SIZE]
+    return Switch(function, BYTE, entry, whole, branch.JUMP_BYTE + whole[1:], place, code)
 
 
 def _jump(function: ReplacedFunction, entry: int, code: int) -> Switch | None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from .._process.maps import Mapping, mapping_at
 from .._process.process import Process
 from .._ptrace import x86_64 as arch
+from .._ptrace.attach import runs_no_code
 from .._ptrace.hold import held_thread
 
 # A stack is read in pieces of this size, bytes, and no further than this.
@@ -24,7 +25,7 @@ _PIECE, _MOST = 1 << 16, 64 << 20
 
 @dataclass(frozen=True)
 class Inside:
-    """One thread that is, or may come back, inside: `where` is the address in the code that was found."""
+    """One thread that is, or may come back, inside: `where` is the address that was found, 0 where none could be."""
 
     tid: int
     where: int
@@ -46,7 +47,7 @@ def anyone_inside(process: Process, ranges: list[tuple[int, int]], timeout: floa
     """The first thread that is inside one of the ranges, or None.
 
     Each thread is held by itself for a moment: nobody can enter any more, so one look at each is enough. A thread that
-    does not come to a stop within `timeout` seconds counts as inside. Raises LivepatchError.
+    does not come to a stop within `timeout` seconds counts as inside. Inside as_tracer(). Raises LivepatchError.
     """
     looked: set[int] = set()
     while True:
@@ -58,21 +59,22 @@ def anyone_inside(process: Process, ranges: list[tuple[int, int]], timeout: floa
             looked.add(tid)
             with held_thread(process, tid, timeout) as thread:
                 where = _inside(process, mappings, thread.registers, ranges) if thread else 0
-            if where:
+            if where or (thread is None and not runs_no_code(process, tid)):
                 return Inside(tid, where)
 
 
 def find_address(data: bytes, ranges: list[tuple[int, int]]) -> int:
     """The first little-endian 8-byte word in `data`, at any alignment, that lies in one of the ranges; 0 for none.
 
-    Searched by the common upper bytes of the addresses, which bytes.find does at memory speed.
+    Searched by the common upper bytes of the addresses, which bytes.find does at memory speed. Six of them: the upper
+    five of a program without PIE are all zero, and stacks are full of zeros.
     """
     for start, end in ranges:
-        for upper in range(start >> 24, (end - 1 >> 24) + 1):
-            needle = upper.to_bytes(5, "little")
-            at = data.find(needle, 3)
+        for upper in range(start >> 16, (end - 1 >> 16) + 1):
+            needle = upper.to_bytes(6, "little")
+            at = data.find(needle, 2)
             while at >= 0:
-                word = int.from_bytes(data[at - 3 : at + 5], "little")
+                word = int.from_bytes(data[at - 2 : at + 6], "little")
                 if start <= word < end:
                     return word
                 at = data.find(needle, at + 1)
@@ -80,17 +82,20 @@ def find_address(data: bytes, ranges: list[tuple[int, int]]) -> int:
 
 
 def _inside(process: Process, mappings: list[Mapping], registers: bytes, ranges: list[tuple[int, int]]) -> int:
+    """The address inside that a thread's registers or stack hold, 0 for none; its own where it has no known stack."""
     where = find_address(registers, ranges)
     if where:
         return where
-    at = arch.stack_pointer(registers) - arch.RED_ZONE
-    mapping = mapping_at(mappings, arch.stack_pointer(registers))
-    end = min(mapping.end, at + _MOST) if mapping else at
+    stack = arch.stack_pointer(registers)
+    mapping = mapping_at(mappings, stack)
+    if mapping is None:
+        return arch.program_counter(registers)
+    at, end = max(stack - arch.RED_ZONE, mapping.start), min(mapping.end, stack + _MOST)
     while at < end:
         piece = process.memory.read_some(at, min(_PIECE, end - at))
         where = find_address(piece, ranges)
         if where or not piece:
-            return where
+            return where or arch.program_counter(registers)
         # Pieces overlap by a word less one byte, so that none is cut in two.
-        at += max(len(piece) - 7, 1) if len(piece) == _PIECE else len(piece)
+        at += len(piece) - 7 if len(piece) == _PIECE else len(piece)
     return 0

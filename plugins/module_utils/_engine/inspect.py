@@ -30,8 +30,11 @@ class Inspected:
     reasons: tuple[str, ...]
 
 
-def inspect(process: Process, region: Region, objects: list[MappedObject]) -> Inspected:
-    """Compare a region and the places it changes with what they must be. Raises LivepatchError process_gone."""
+def inspect(process: Process, region: Region, objects: list[MappedObject], regions: list[Region]) -> Inspected:
+    """Compare a region and the places it changes with what they must be; `regions`: all of the process.
+
+    Raises LivepatchError process_gone.
+    """
     reasons = []
     if not any(found.start == region.object_start and found.build_id == region.patch["build_id"] for found in objects):
         reasons.append("its object is not mapped at %#x any more" % region.object_start)
@@ -40,9 +43,11 @@ def inspect(process: Process, region: Region, objects: list[MappedObject]) -> In
     for start, size, digest in region.digests:
         if hashlib.sha256(process.memory.read_some(start, size)).hexdigest() != digest:
             reasons.append("its bytes at %#x have changed" % start)
-    state = state_of(process, region)
+    state = state_of(process, region, regions)
     if state == "mixed":
-        wrong = [site.name for site, now in zip(region.sites, site_states(process.memory, region)) if now != NEW]
+        wrong = [
+            site.name for site, now in zip(region.sites, site_states(process.memory, region, regions)) if now != NEW
+        ]
         reasons.append("not switched over: %s" % ", ".join(wrong))
         state = "loaded"
     return Inspected(region, state, not reasons, tuple(reasons))

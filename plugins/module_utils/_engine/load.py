@@ -25,8 +25,10 @@ from .region import (
     Region,
     Site,
     describe,
+    file_name,
     find_region,
     find_regions,
+    foreign_version,
     header,
     leftovers,
     write_mutable,
@@ -99,7 +101,7 @@ def load(process: Process, prepared: Prepared) -> tuple[Region, int]:
         _check_parts(process, prepared)
         done = Mutable(LOADED, "none", 1, 0, held_us)
         return write_mutable(process.memory, prepared.region, done), held_us
-    except LivepatchError:
+    except BaseException:
         unmap(process, [(start, size) for start, size, _protection in prepared.region.parts])
         raise
 
@@ -126,9 +128,18 @@ def clear_remains(process: Process, patch_id: str) -> bool:
     """
     mappings = process.maps()
     left = leftovers(mappings, find_regions(process.memory, mappings), patch_id)
-    if left:
-        unmap(process, [(mapping.start, mapping.end - mapping.start) for mapping in left])
-    return bool(left)
+    if any(foreign_version(process.memory, mapping.start) for mapping in left):
+        raise LivepatchError(
+            "patch_unsupported",
+            "patch %s was loaded into %s by another version of cgl.livepatch" % (patch_id, process),
+            "Use that version to take it out.",
+        )
+    open_files = tuple(
+        number for number in process.descriptors() if process.link("fd/%d" % number) == file_name(patch_id)
+    )
+    if left or open_files:
+        unmap(process, [(mapping.start, mapping.end - mapping.start) for mapping in left], open_files)
+    return bool(left or open_files)
 
 
 def _region(

@@ -21,7 +21,7 @@ from .activate import Limits, Switched, activate, deactivate
 from .choose_switch import BYTE, JUMP
 from .inspect import inspect
 from .load import clear_remains, load, loaded_before, prepare
-from .region import NAME, find_region, find_regions
+from .region import file_name, find_region, find_regions
 from .unload import unload
 
 ABSENT, LOADED, ACTIVE = "absent", "loaded", "active"
@@ -156,7 +156,10 @@ def _run(operation: _Operation) -> Report:
 
 
 def _is_meant(operation: _Operation, process: Process, outcome: Outcome) -> bool:
-    """Whether to work on this process. Raises LivepatchError build_id_mismatch where a named one lacks the object."""
+    """Whether to work on this process.
+
+    Raises LivepatchError build_id_mismatch where it is named and lacks the object.
+    """
     mappings = process.maps()
     first = operation.finder.find(process, mappings) if operation.finder else None
     if first and operation.finder:
@@ -171,8 +174,7 @@ def _is_meant(operation: _Operation, process: Process, outcome: Outcome) -> bool
 
 
 def _has_patch(mappings: list[Mapping], patch_id: str) -> bool:
-    name = "/memfd:%s%s (" % (NAME, patch_id)
-    return any(mapping.path.startswith(name) for mapping in mappings)
+    return any(mapping.path == file_name(patch_id) for mapping in mappings)
 
 
 def _one(operation: _Operation, process: Process, outcome: Outcome) -> None:
@@ -197,14 +199,14 @@ def _one(operation: _Operation, process: Process, outcome: Outcome) -> None:
 
 def _look(process: Process, patch_id: str, outcome: Outcome) -> None:
     mappings = process.maps()
-    region = find_region(find_regions(process.memory, mappings), patch_id)
+    regions = find_regions(process.memory, mappings)
+    region = find_region(regions, patch_id)
     if region is None:
         outcome.state, outcome.verified = ABSENT, True
         return
     first = [mapping for mapping in mappings if mapping.start == region.object_start]
-    inspected = inspect(
-        process, region, [found for mapping in first for found in [object_at(process.memory, mapping)] if found]
-    )
+    objects = [found for mapping in first for found in [object_at(process.memory, mapping)] if found]
+    inspected = inspect(process, region, objects, regions)
     outcome.state, outcome.verified = inspected.state, inspected.verified
     outcome.object, outcome.build_id = region.object_path, str(region.patch["build_id"])
 

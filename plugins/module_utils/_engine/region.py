@@ -155,13 +155,24 @@ def read_region(memory: Memory, address: int) -> Region | None:
         return None
 
 
+def foreign_version(memory: Memory, address: int) -> bool:
+    """True when a header lies at `address` whose layout is not the one known here."""
+    raw = memory.read_some(address, HEADER_SIZE)
+    return len(raw) == HEADER_SIZE and raw.startswith(MAGIC) and _FIXED.unpack_from(raw)[1] != VERSION
+
+
+def file_name(patch_id: str) -> str:
+    """The path that a patch's memfd has in /proc/PID/maps and /proc/PID/fd."""
+    return "/memfd:%s%s (deleted)" % (NAME, patch_id)
+
+
 def leftovers(mappings: list[Mapping], regions: list[Region], patch_id: str) -> list[Mapping]:
     """Mappings named for a patch that no whole region accounts for: what a tool that died left, header last."""
     parts = [part for region in regions if region.mutable.state not in HALF for part in region.parts]
     return [
         mapping
         for mapping in mappings
-        if mapping.path.startswith("/memfd:%s%s (" % (NAME, patch_id))
+        if mapping.path == file_name(patch_id)
         and not any(start <= mapping.start < start + size for start, size, _protection in parts)
     ]
 

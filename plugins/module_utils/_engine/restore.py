@@ -12,8 +12,12 @@ from .._process.memory import Memory
 
 
 def put_back(memory: Memory, changes: list[tuple[int, bytes, bytes]]) -> None:
-    """Undo changes (address, new, old). What has other bytes by now than `new` is left alone; errors end nothing."""
+    """Undo changes (address, new, old), also half of one; what has other bytes by now is left alone.
+
+    Errors end nothing.
+    """
     for address, new, old in reversed(changes):
         with contextlib.suppress(OSError, LivepatchError):
-            if memory.read(address, len(new)) == new:
+            now = memory.read(address, len(new))
+            if now != old and all(byte in pair for byte, pair in zip(now, zip(new, old))):
                 memory.write(address, old)

@@ -12,24 +12,25 @@ from .._patch.manifest import ReplacedFunction
 from .._process.memory import Memory
 from .region import Region, Site
 
-OLD, NEW, FOREIGN = "old", "new", "foreign"
+OLD, NEW, FOREIGN, GONE = "old", "new", "foreign", "gone"
 
 
-def site_state(memory: Memory, site: Site) -> str:
-    """OLD, NEW, or FOREIGN when the bytes are neither. Raises OSError where nothing is mapped any more."""
-    now = memory.read(site.address, len(site.old))
-    return OLD if now == site.old else NEW if now == site.new else FOREIGN
+def site_states(memory: Memory, region: Region, regions: list[Region] | None = None) -> list[str]:
+    """The state of each site of a region, in order: OLD, NEW, FOREIGN when the bytes are neither, GONE where nothing is
+    mapped any more.
+
+    `regions`: all of the process. Where another patch has changed a place, what it will put back is looked at.
+    """
+    return [_site_state(memory, site, regions or []) for site in region.sites]
 
 
-def site_states(memory: Memory, region: Region) -> list[str]:
-    """The state of each site of a region, in order; FOREIGN also where nothing is mapped."""
-    states = []
-    for site in region.sites:
-        try:
-            states.append(site_state(memory, site))
-        except OSError:
-            states.append(FOREIGN)
-    return states
+def _site_state(memory: Memory, site: Site, regions: list[Region]) -> str:
+    now = memory.read_some(site.address, len(site.old))
+    if len(now) < len(site.old):
+        return GONE
+    if now == site.new:
+        return NEW
+    return OLD if site.old in (now, program_bytes(memory, regions, site.address, len(site.old))) else FOREIGN
 
 
 def program_bytes(memory: Memory, regions: list[Region], address: int, size: int) -> bytes:

@@ -43,7 +43,9 @@ def survey(wanted: list[str], scan: str) -> dict[str, Any]:
                 continue
             objects = mapped_objects(process.memory, mappings)
             regions = find_regions(process.memory, mappings) if has_patch else []
-            inspected = [inspect(process, region, objects) for region in regions if not wanted or region.id in wanted]
+            inspected = [
+                inspect(process, region, objects, regions) for region in regions if not wanted or region.id in wanted
+            ]
             fact = _process(process, objects, inspected, disk)
         except LivepatchError as error:
             unreadable += error.code == "not_permitted"

@@ -12,7 +12,8 @@ from .._errors import LivepatchError
 from .._process.memory import Memory
 from .._process.process import Process
 from .._ptrace.stop import BudgetExceeded, StopWindow, stopped
-from .inside import threads_inside
+from .._ptrace.tracer import as_tracer
+from .inside import Inside, threads_inside
 from .region import Site
 from .restore import put_back
 
@@ -29,6 +30,14 @@ class Write:
     new: bytes
 
 
+def write_of(site: Site, old: bytes, new: bytes) -> Write:
+    """The write that turns `old` into `new`, without the bytes at its end that stay as they are."""
+    size = len(old)
+    while size and old[size - 1] == new[size - 1]:
+        size -= 1
+    return Write(site, old[:size], new[:size])
+
+
 def switch_running(process: Process, writes: list[Write]) -> None:
     """Make one-byte writes while all threads run. Raises LivepatchError; then every byte is as it was."""
     done: list[Write] = []
@@ -37,7 +46,7 @@ def switch_running(process: Process, writes: list[Write]) -> None:
         for write in writes:
             done.append(write)
             process.memory.write(write.site.address, write.new)
-    except (LivepatchError, OSError):
+    except BaseException:
         put_back(process.memory, [(write.site.address, write.new, write.old) for write in done])
         raise
 
@@ -57,14 +66,10 @@ def switch_stopped(
     insides = [(start + 1, stop) for start, stop in ranges if stop - start > 1]
     while True:
         attempts += 1
-        mappings = process.maps() if insides else []
         try:
-            with stopped(process, max_stop) as window:
-                busy = threads_inside(process, mappings, window.registers, insides) if insides else []
-                if not busy:
-                    _write_all(process, window, writes)
+            busy, stop_us = as_tracer(lambda: _attempt(process, writes, insides, max_stop))
             if not busy:
-                return window.stop_us, attempts
+                return stop_us, attempts
             error = LivepatchError(
                 "function_busy", "thread %d of %s stands in the bytes to be overwritten" % (busy[0].tid, process)
             )
@@ -79,6 +84,18 @@ def switch_stopped(
         time.sleep(_PAUSE)
 
 
+def _attempt(
+    process: Process, writes: list[Write], insides: list[tuple[int, int]], max_stop: float
+) -> tuple[list[Inside], int]:
+    """Stop, and write unless a thread stands in `insides`; who does, and how long all stood still, microseconds."""
+    mappings = process.maps() if insides else []
+    with stopped(process, max_stop) as window:
+        busy = threads_inside(process, mappings, window.registers, insides) if insides else []
+        if not busy:
+            _write_all(process, window, writes)
+    return busy, window.stop_us
+
+
 def _write_all(process: Process, window: StopWindow, writes: list[Write]) -> None:
     _check(process.memory, writes, str(process))
     window.check_budget()
@@ -87,7 +104,7 @@ def _write_all(process: Process, window: StopWindow, writes: list[Write]) -> Non
         for write in writes:
             done.append(write)
             process.memory.write(write.site.address, write.new)
-    except (LivepatchError, OSError):
+    except BaseException:
         put_back(process.memory, [(write.site.address, write.new, write.old) for write in done])
         raise
 

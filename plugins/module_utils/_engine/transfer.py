@@ -7,12 +7,14 @@ program.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 
 from .._errors import LivepatchError
 from .._process.process import Process
 from .._ptrace.injected_call import InjectedCalls, injected_calls
+from .._ptrace.tracer import as_tracer
 from .region import NAME
 
 _MAP_PRIVATE, _MAP_FIXED_NOREPLACE = 2, 0x100000
@@ -27,62 +29,69 @@ def map_region(process: Process, patch_id: str, parts: list[tuple[tuple[int, int
     Raises LivepatchError no_room_near_object, not_permitted, function_busy, process_gone, already_traced; whatever was
     mapped is unmapped then.
     """
+    return as_tracer(lambda: _map_region(process, patch_id, parts))
+
+
+def unmap(process: Process, parts: list[tuple[int, int]], descriptors: tuple[int, ...] = ()) -> int:
+    """Unmap parts (start, size), the last one first, and close descriptors; the longest hold of a thread, microseconds.
+
+    Raises LivepatchError.
+    """
+    wanted = [("munmap", start, size) for start, size in reversed(parts)]
+    wanted += [("close", descriptor, 0) for descriptor in descriptors]
+    return as_tracer(lambda: _call_all(process, wanted))
+
+
+def _call_all(process: Process, wanted: list[tuple[str, int, int]]) -> int:
+    held = [0]
+    for some in range(0, len(wanted), _CALLS_A_HOLD):
+        with injected_calls(process) as calls:
+            for name, one, two in wanted[some : some + _CALLS_A_HOLD]:
+                calls.call(name, one, two)
+        held.append(calls.held_us)
+    return max(held)
+
+
+def _map_region(process: Process, patch_id: str, parts: list[tuple[tuple[int, int, int], bytes]]) -> int:
     held: list[int] = []
-    done: list[tuple[int, int]] = []
-    descriptor = -1
+    done: list[tuple[str, int, int]] = []
     try:
         with injected_calls(process) as calls:
-            descriptor = _make_file(process, calls, patch_id, [content for _part, content in parts])
+            descriptor = _make_file(process, calls, patch_id)
+            done.append(("close", descriptor, 0))
         held.append(calls.held_us)
+        _fill_file(process, descriptor, [content for _part, content in parts])
         offset = 0
         for some in range(0, len(parts), _CALLS_A_HOLD):
             with injected_calls(process) as calls:
                 for (start, size, protection), _content in parts[some : some + _CALLS_A_HOLD]:
                     _map(process, calls, start, size, protection, descriptor, offset)
-                    done.append((start, size))
+                    done.append(("munmap", start, size))
                     offset += size
             held.append(calls.held_us)
-    except LivepatchError:
-        _take_back(process, done, descriptor)
+        held.append(_call_all(process, done[:1]))
+        return max(held)
+    except BaseException:
+        # What cannot be taken back now is found, and taken out, by the next run (clear_remains).
+        with contextlib.suppress(LivepatchError, OSError):
+            _call_all(process, done[::-1])
         raise
-    with injected_calls(process) as calls:
-        calls.call("close", descriptor)
-    held.append(calls.held_us)
-    return max(held)
 
 
-def unmap(process: Process, parts: list[tuple[int, int]]) -> int:
-    """Unmap parts (start, size), the last one first; the longest hold of a thread, microseconds. Raises
-    LivepatchError.
-    """
-    held = [0]
-    backwards = parts[::-1]
-    for some in range(0, len(backwards), _CALLS_A_HOLD):
-        with injected_calls(process) as calls:
-            for start, size in backwards[some : some + _CALLS_A_HOLD]:
-                calls.call("munmap", start, size)
-        held.append(calls.held_us)
-    return max(held)
-
-
-def _make_file(process: Process, calls: InjectedCalls, patch_id: str, contents: list[bytes]) -> int:
+def _make_file(process: Process, calls: InjectedCalls, patch_id: str) -> int:
     name = calls.place_text(NAME + patch_id)
     descriptor = calls.call("memfd_create", name, _MFD_CLOEXEC | _MFD_EXEC)
     if descriptor == -errno.EINVAL:  # MFD_EXEC came with Linux 6.3
         descriptor = calls.call("memfd_create", name, _MFD_CLOEXEC)
     if descriptor < 0:
         raise _refused(process, "memfd_create", descriptor)
-    try:
-        ours = process.open("fd/%d" % descriptor, os.O_RDWR)
-        try:
-            for content in contents:
-                os.write(ours, content)
-        finally:
-            os.close(ours)
-    except (OSError, LivepatchError):
-        calls.call("close", descriptor)
-        raise
     return descriptor
+
+
+def _fill_file(process: Process, descriptor: int, contents: list[bytes]) -> None:
+    ours = process.open("fd/%d" % descriptor, os.O_RDWR)
+    with os.fdopen(ours, "wb") as stream:
+        stream.writelines(contents)
 
 
 def _map(
@@ -109,12 +118,3 @@ def _refused(process: Process, call: str, result: int) -> LivepatchError:
         "the kernel refuses %s in %s: %s" % (call, process, why),
         "Check the limits of the process (address space, open files, locked memory) and its security policy.",
     )
-
-
-def _take_back(process: Process, done: list[tuple[int, int]], descriptor: int) -> None:
-    if process.has_exited():
-        return
-    unmap(process, done)
-    if descriptor >= 0:
-        with injected_calls(process) as calls:
-            calls.call("close", descriptor)

@@ -10,9 +10,10 @@ from dataclasses import replace
 
 from .._errors import LivepatchError
 from .._process.process import Process
+from .._ptrace.tracer import as_tracer
 from .inside import anyone_inside
 from .region import UNLOADING, Region, find_region, find_regions, write_mutable
-from .sites import OLD, site_states
+from .sites import GONE, NEW, OLD, site_states
 from .transfer import unmap
 
 # How long one thread may take to come to a stop before it counts as busy, and the pause between two looks, seconds.
@@ -25,11 +26,18 @@ def unload(process: Process, patch_id: str, timeout: float, pretend: bool = Fals
     Raises LivepatchError still_active, function_busy (someone was inside at every look until `timeout` seconds had
     passed), object_modified, not_permitted, already_traced, process_gone; the patch is then loaded as before.
     """
-    region = find_region(find_regions(process.memory, process.maps()), patch_id)
+    regions = find_regions(process.memory, process.maps())
+    region = find_region(regions, patch_id)
     if region is None:
         return False
-    if set(site_states(process.memory, region)) != {OLD}:
+    states = set(site_states(process.memory, region, regions))
+    if NEW in states:
         raise LivepatchError("still_active", "patch %s is active in %s" % (patch_id, process))
+    if not states <= {OLD, GONE}:
+        raise LivepatchError(
+            "object_modified",
+            "%s has code where patch %s was that is neither's, and may lead into it" % (process, patch_id),
+        )
     if pretend:
         return True
     _wait_until_left(process, region, timeout)
@@ -43,7 +51,7 @@ def unload(process: Process, patch_id: str, timeout: float, pretend: bool = Fals
 def _wait_until_left(process: Process, region: Region, timeout: float) -> None:
     end = time.monotonic() + timeout
     while True:
-        inside = anyone_inside(process, region.code_ranges(), _LOOK)
+        inside = as_tracer(lambda: anyone_inside(process, region.code_ranges(), _LOOK))
         if inside is None:
             return
         if time.monotonic() + _PAUSE > end:

@@ -109,14 +109,21 @@ class Process:
 
     def threads(self) -> list[int]:
         """The thread ids as they are now, the leader among them. Raises LivepatchError process_gone."""
+        return self._numbers("task")
+
+    def descriptors(self) -> list[int]:
+        """The numbers of its open files. Raises LivepatchError process_gone or not_permitted."""
+        return self._numbers("fd")
+
+    def _numbers(self, folder: str) -> list[int]:
         try:
-            descriptor = os.open("task", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._folder)
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._folder)
             try:
                 return [int(name) for name in os.listdir(descriptor)]
             finally:
                 os.close(descriptor)
         except OSError as error:
-            raise self._explain(error, "task") from None
+            raise self._explain(error, folder) from None
 
     def has_exited(self) -> bool:
         """True when the process is gone or only its zombie is left."""

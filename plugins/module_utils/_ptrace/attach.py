@@ -23,7 +23,7 @@ def seize_thread(process: Process, tid: int, past_seccomp: bool = False) -> bool
     try:
         seize(tid, PTRACE_O_TRACESYSGOOD | (PTRACE_O_SUSPEND_SECCOMP if past_seccomp else 0))
     except OSError as error:
-        if _runs_no_code(process, tid):
+        if runs_no_code(process, tid):
             return False
         if past_seccomp and error.errno in (errno.EPERM, errno.EINVAL) and not _tracer(process, tid):
             raise LivepatchError(
@@ -47,7 +47,8 @@ def thread_state(process: Process, tid: int) -> str:
     return _thread_file(process, tid, "stat").rpartition(")")[2].strip()[:1]
 
 
-def _runs_no_code(process: Process, tid: int) -> bool:
+def runs_no_code(process: Process, tid: int) -> bool:
+    """True for a thread that is gone or exiting, or is the kernel's (io_uring's workers)."""
     fields = _thread_file(process, tid, "stat").rpartition(")")[2].split()
     return not fields or fields[0] in "ZX" or bool(int(fields[6]) & (_PF_EXITING | _PF_IO_WORKER | _PF_KTHREAD))
 

@@ -6,26 +6,15 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import time
 from typing import Iterator
 
-from .._errors import LivepatchError
 from .._process.process import Process
-from . import x86_64 as arch
 from .attach import seize_thread
 from .real_time import real_time
-from .requests import (
-    NT_PRSTATUS,
-    detach,
-    get_register_set,
-    interrupt,
-    is_event_stop,
-    resume,
-    set_register_set,
-    signal_of,
-)
+from .requests import detach, interrupt, is_event_stop, resume, signal_of
+from .tracer import let_late_threads_go, stopped_registers
 from .wait import child_signals_held, wait_until
 
 
@@ -57,16 +46,12 @@ class HeldThread:
             if is_event_stop(status) or not plainly:
                 break
             resume(self.tid, self._signal)
-        buffer = ctypes.create_string_buffer(arch.REGISTER_BYTES)
-        get_register_set(self.tid, NT_PRSTATUS, buffer)
-        self.registers = buffer.raw
+        self.registers = stopped_registers(self.tid)
         return True
 
     def release(self) -> None:
         """Let it go as it was."""
         with contextlib.suppress(OSError):  # killed while held
-            if self.registers and arch.shows_interruption(self.registers):
-                set_register_set(self.tid, NT_PRSTATUS, arch.hide_interruption(self.registers))
             detach(self.tid, self._signal)
         self.held_us = int((time.monotonic() - self.began) * 1e6)
 
@@ -77,7 +62,7 @@ def held_thread(
 ) -> Iterator[HeldThread | None]:
     """One thread stopped while the block runs; None when it exited or could not be stopped within `timeout` seconds.
 
-    Raises LivepatchError already_traced, not_permitted or process_gone.
+    Inside as_tracer(). Raises LivepatchError already_traced, not_permitted or process_gone.
     """
     with child_signals_held(), real_time():
         if not seize_thread(process, tid, past_seccomp):
@@ -86,25 +71,12 @@ def held_thread(
         thread = HeldThread(process, tid)
         try:
             held = thread.stop(time.monotonic() + timeout, plainly)
-        except (OSError, ChildProcessError):
+        except OSError:
             held = False
         try:
             yield thread if held else None
         finally:
-            thread.release()
-            if not held and not process.has_exited():
-                _let_straggler_go(thread)
-
-
-def _let_straggler_go(thread: HeldThread) -> None:
-    """A thread that was late for its stop can only be let go once it has come to it."""
-    try:
-        status = wait_until(thread.tid, time.monotonic() + 2.0)
-    except ChildProcessError:
-        return
-    if status is None:
-        raise LivepatchError(
-            "function_busy",
-            "thread %d of %s sleeps in the kernel and cannot be looked at" % (thread.tid, thread.process),
-        )
-    thread.release()
+            if held:
+                thread.release()
+            else:
+                let_late_threads_go(process, [tid])

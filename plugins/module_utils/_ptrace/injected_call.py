@@ -22,6 +22,7 @@ from .._errors import LivepatchError
 from .._process.maps import Mapping, mapping_at
 from .._process.process import Process
 from . import x86_64 as arch
+from .attach import thread_state
 from .hold import HeldThread, held_thread
 from .requests import (
     NT_PRSTATUS,
@@ -169,7 +170,8 @@ class InjectedCalls:
 def injected_calls(process: Process) -> Iterator[InjectedCalls]:
     """A thread of the process, held, that makes system calls; it goes on as it was when the block ends.
 
-    Raises LivepatchError not_permitted, already_traced, process_gone, function_busy (no thread has a stack with room).
+    Inside as_tracer(). Raises LivepatchError not_permitted, already_traced, process_gone, function_busy (no thread has
+    a stack with room).
     """
     mappings = process.maps()
     gadgets = find_gadgets(process, mappings)
@@ -205,14 +207,19 @@ def frame_place(mappings: list[Mapping], stack_pointer: int, xstate_size: int) -
 
 
 def _callers(process: Process, mappings: list[Mapping]) -> list[int]:
-    """Threads to ask, sleeping ones first: to them a moment's hold means least (proc_pid_syscall(5))."""
+    """Threads to ask, sleeping ones first: to them a moment's hold means least (proc_pid_syscall(5)).
+
+    Last those in uninterruptible sleep, which do not stop.
+    """
     asleep: list[int] = []
     others: list[int] = []
+    last: list[int] = []
     for tid in process.threads()[:_CALLERS_TRIED]:
         try:
             fields = process.read_text("task/%d/syscall" % tid).split()
         except (LivepatchError, OSError):
             continue
         sleeps = len(fields) == 9 and bool(frame_place(mappings, int(fields[7], 16), 4096))
-        (asleep if sleeps else others).append(tid)
-    return asleep + others
+        chosen = last if thread_state(process, tid) == "D" else asleep if sleeps else others
+        chosen.append(tid)
+    return asleep + others + last

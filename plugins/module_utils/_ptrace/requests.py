@@ -97,10 +97,15 @@ def set_signal_mask(tid: int, mask: int) -> None:
 def wait_now(tid: int) -> int | None:
     """The wait status of a tracee that changed state, None when it did not yet.
 
-    Raises ChildProcessError when it is no tracee (any more).
+    A stop is looked at and not taken (WNOWAIT): taking it takes the signal from the thread, and if we died then, the
+    signal would be lost. Raises ChildProcessError when it is no tracee (any more).
     """
-    found, status = os.waitpid(tid, os.WNOHANG | WALL)
-    return status if found else None
+    found = os.waitid(os.P_PID, tid, os.WEXITED | os.WSTOPPED | os.WNOHANG | os.WNOWAIT | WALL)
+    if found is None:
+        return None
+    if found.si_code in (os.CLD_EXITED, os.CLD_KILLED, os.CLD_DUMPED):
+        return os.waitpid(tid, os.WNOHANG | WALL)[1]
+    return found.si_status << 8 | 0x7F
 
 
 def is_event_stop(status: int) -> bool:

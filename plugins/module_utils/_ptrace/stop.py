@@ -12,23 +12,20 @@ stops to take a signal takes it when it is released.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import time
 from typing import Iterator
 
 from .._errors import LivepatchError
 from .._process.process import Process
-from . import x86_64 as arch
 from .attach import seize_thread, thread_state
 from .real_time import undisturbed
-from .requests import NT_PRSTATUS, detach, get_register_set, interrupt, set_register_set, signal_of
-from .wait import child_signals_held, wait_for_each, wait_until
+from .requests import detach, interrupt, signal_of
+from .tracer import let_late_threads_go, stopped_registers
+from .wait import child_signals_held, wait_for_each
 
 # What letting one thread go takes at most, seconds: the decision to write must leave room for it.
 _RELEASE_TIME = 10e-6
-# A thread in uninterruptible sleep can only be let go once it has come to its stop; waited for this long, seconds.
-_STRAGGLER_TIME = 2.0
 
 
 class BudgetExceeded(Exception):
@@ -56,7 +53,6 @@ class StopWindow:
         self._ignored: set[int] = set()
         self._late: list[int] = []
         self._seizing_since = self._began = self._deadline = 0.0
-        self._buffer = ctypes.create_string_buffer(arch.REGISTER_BYTES)
 
     def seize(self) -> list[int]:
         """Seize all threads not yet seized; which those are. Raises LivepatchError."""
@@ -91,11 +87,10 @@ class StopWindow:
     def release(self) -> None:
         """Let every thread go, the busy ones first; what it took is in `stop_us`."""
         for tid in sorted(self.registers, key=self._is_asleep):  # a stable sort: the order of stopping is kept
-            self._let_go(tid)
+            with contextlib.suppress(OSError):  # killed while stopped
+                detach(tid, self._signals[tid])
         self.stop_us = self._elapsed_us() if self._began else 0
-        stragglers = [tid for tid in self._seized if tid not in self._signals]
-        for tid in stragglers:
-            self._let_straggler_go(tid)
+        let_late_threads_go(self.process, [tid for tid in self._seized if tid not in self._signals])
 
     def _is_asleep(self, tid: int) -> bool:
         return tid not in self._busy
@@ -110,33 +105,13 @@ class StopWindow:
                 self._began = self._seizing_since  # this thread may have waited for us since it was seized
             if status is not None and os.WIFSTOPPED(status):
                 with contextlib.suppress(OSError):  # killed while stopped
-                    get_register_set(tid, NT_PRSTATUS, self._buffer)
-                    self.registers[tid] = self._buffer.raw
+                    self.registers[tid] = stopped_registers(tid)
         self._late = [tid for tid in threads if tid not in self._signals]
         if self._late:
             raise BudgetExceeded(self._elapsed_us(), self._late)
 
     def _thread_count(self) -> int:
         return int(self.process.stat()[17])
-
-    def _let_go(self, tid: int) -> None:
-        registers = self.registers[tid]
-        with contextlib.suppress(OSError):  # killed while stopped
-            if arch.shows_interruption(registers):
-                set_register_set(tid, NT_PRSTATUS, arch.hide_interruption(registers))
-            detach(tid, self._signals[tid])
-
-    def _let_straggler_go(self, tid: int) -> None:
-        """Only a stopped thread can be let go, so stop it if it is not on its way there already."""
-        with contextlib.suppress(OSError, ChildProcessError):
-            interrupt(tid)
-            status = wait_until(tid, time.monotonic() + _STRAGGLER_TIME)
-            if status is None or not os.WIFSTOPPED(status):
-                return
-            get_register_set(tid, NT_PRSTATUS, self._buffer)
-            if arch.shows_interruption(self._buffer.raw):
-                set_register_set(tid, NT_PRSTATUS, arch.hide_interruption(self._buffer.raw))
-            detach(tid, signal_of(status))
 
     def _elapsed_us(self) -> int:
         return int((time.monotonic() - self._began) * 1e6)
@@ -146,7 +121,8 @@ class StopWindow:
 def stopped(process: Process, budget: float) -> Iterator[StopWindow]:
     """All threads of `process` stopped while the block runs, for at most `budget` seconds before it is entered.
 
-    Raises BudgetExceeded, and LivepatchError already_traced, not_permitted or process_gone; then all threads run again.
+    Inside as_tracer(). Raises BudgetExceeded, and LivepatchError already_traced, not_permitted or process_gone; then
+    all threads run again.
     """
     window = StopWindow(process, budget)
     with child_signals_held(), undisturbed():

@@ -1,0 +1,100 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Being a tracer for a while: in a thread of its own, and for threads that cannot be stopped just now.
+
+Only a stopped thread can be detached, and one in uninterruptible sleep (a parent in vfork, a hanging file system)
+does not stop. But a tracer is a thread, not a process: when it ends, the kernel lets go of all that it still traces
+(ptrace(2)).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import threading
+import time
+from typing import Callable, TypeVar
+
+from .._process.process import Process
+from . import x86_64 as arch
+from .attach import thread_state
+from .requests import NT_PRSTATUS, detach, get_register_set, interrupt, set_register_set, signal_of, wait_now
+from .wait import child_signals_held
+
+# How long late threads are waited for; after how long not any more those in uninterruptible sleep; between two looks.
+_PATIENCE, _ASLEEP, _LOOK = 2.0, 0.01, 0.001
+_Result = TypeVar("_Result")
+
+
+def as_tracer(work: Callable[[], _Result]) -> _Result:
+    """What `work` returns or raises, called in a thread of its own, after whose end it traces nothing any more.
+
+    An interruption (Ctrl-C) is raised after `work` has ended: it never ends half done.
+    """
+    results: list[_Result] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:  # raised again in the thread that asked
+            errors.append(error)
+
+    # Held in both threads: a signal to the process must not be taken by the one that does not wait for it.
+    with child_signals_held():
+        thread = threading.Thread(target=run, name="tracer")
+        thread.start()
+        while thread.is_alive():
+            try:
+                thread.join()
+            except KeyboardInterrupt as interruption:
+                errors.append(interruption)
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def stopped_registers(tid: int) -> bytes:
+    """The NT_PRSTATUS bytes of a stopped thread, which from now on goes on well however we let it go, or die.
+
+    A call that the stop alone would end with EINTR is set to be started again. Raises OSError ESRCH.
+    """
+    buffer = ctypes.create_string_buffer(arch.REGISTER_BYTES)
+    get_register_set(tid, NT_PRSTATUS, buffer)
+    registers = buffer.raw
+    if arch.shows_interruption(registers):
+        registers = arch.hide_interruption(registers)
+        set_register_set(tid, NT_PRSTATUS, registers)
+    return registers
+
+
+def let_late_threads_go(process: Process, late: list[int]) -> None:
+    """Let threads go that have not come to a stop in time: each once it has, or by the end of this tracer."""
+    left = list(late)
+    for tid in left:
+        with contextlib.suppress(OSError):  # it has exited
+            interrupt(tid)
+    began = now = time.monotonic()
+    while left and now < began + _PATIENCE:
+        left = [tid for tid in left if not _went(tid)]
+        now = time.monotonic()
+        if now > began + _ASLEEP:
+            left = [tid for tid in left if thread_state(process, tid) != "D"]
+        if left:
+            time.sleep(_LOOK)
+
+
+def _went(tid: int) -> bool:
+    """True when a thread was found stopped and let go, or is gone."""
+    try:
+        status = wait_now(tid)
+        if status is None:
+            return False
+        if os.WIFSTOPPED(status):
+            stopped_registers(tid)
+            detach(tid, signal_of(status))
+    except OSError:
+        pass
+    return True
