@@ -20,7 +20,7 @@ from .changed_functions import UnitChange
 from .changed_units import ChangedUnits, is_clang
 from .compile_units import compile_in_sections
 from .layout_of_types import changed_prototype, words
-from .patch_contents import PatchContents
+from .patch_contents import PatchContents, calls_directly
 from .prove_source import DeployedObject
 from .request import Refusal
 
@@ -73,7 +73,7 @@ def running_callers(units: ChangedUnits, contents: PatchContents) -> list[str]:
     replaced = {id(one.atom) for one in contents.replaced()}
     found = []
     for one in contents.replaced():
-        calls = any(id(f.atom) in replaced and f.atom is not one.atom for f in _all_fields(one.atom))
+        calls = any(id(f.atom) in replaced and f.atom is not one.atom for f in _calls(one.atom))
         if calls and relies_on_registers(units, one.change, one.atom):
             found.append(one.atom.name)
     return found
@@ -85,7 +85,8 @@ def bound_callers(units: ChangedUnits, contents: PatchContents) -> list[tuple[st
     found = []
     for one in contents.replaced():
         for user in one.change.users(one.atom):
-            if id(user) not in replaced and user.kind == TEXT and relies_on_registers(units, one.change, user):
+            calls = user.kind == TEXT and any(f.atom is one.atom for f in _calls(user))
+            if calls and id(user) not in replaced and relies_on_registers(units, one.change, user):
                 found.append((user.name, one.atom.name))
     return found
 
@@ -105,10 +106,9 @@ def relies_on_registers(units: ChangedUnits, change: UnitChange, atom: Atom) -> 
     return digests[0] != digests[1]
 
 
-def _all_fields(atom: Atom) -> list[Field]:
-    """The references of a function and of its cold part."""
-    fields = list(atom.fields)
-    for reference in atom.fields:
-        if reference.atom is not None and reference.atom.parent:
-            fields += reference.atom.fields
-    return fields
+def _calls(atom: Atom) -> list[Field]:
+    """The references of a function, and of its cold part, by which it calls or jumps."""
+    found = []
+    for user in (atom, *[f.atom for f in atom.fields if f.atom is not None and f.atom.parent]):
+        found += [f for f in user.fields if calls_directly(user, f)]
+    return found

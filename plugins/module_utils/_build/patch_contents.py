@@ -154,6 +154,14 @@ class Chooser:
         self._constants.add(id(atom))
         if change.address(atom) is None and atom.local:
             return
+        if not atom.local and self.units.used_elsewhere(atom.name):
+            self.refuse(
+                "data_changed",
+                atom.name,
+                change.unit.word,
+                "the constant %s changes, and files that the change does not reach read it" % atom.name,
+                "Restart into the new version.",
+            )
         for user in change.users(atom):
             if user.kind == TEXT:
                 if change.original(user) is not None:
