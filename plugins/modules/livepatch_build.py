@@ -1,5 +1,5 @@
 # Copyright (c) 2026 cgl.livepatch contributors
-# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# GNU General Public License v2.0 or later, v3.0 among them (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Build a live patch from a source tree and a change."""
 
@@ -12,11 +12,11 @@ version_added: 0.1.0
 author:
   - cgl.livepatch contributors (@cgl)
 description:
-  - Builds a patch file for one deployed object (a program or a shared library) from the source that it was built from and
-    a change, which is a diff or the tree of the new version. Runs on a build host; no running process is touched.
-  - Runs the project's own build command in a copy of the tree and notes how each source is compiled. Compares the result
-    with the deployed object, which may be stripped, byte for byte; a patch is only made when this source is the proven
-    source of that object.
+  - Builds a patch file for one deployed object (a program or a shared library) from the source that it was built from
+    and a change, which is a diff or the tree of the new version. Runs on a build host; no running process is touched.
+  - Runs the project's own build command in a copy of the tree and notes how each source is compiled. Compares the
+    result with the deployed object, which may be stripped, byte for byte; a patch is only made when this source is
+    the proven source of that object.
   - Compiles what the change reaches before and after it, compares function by function, and puts into the patch the
     functions that differ, with the new functions, data and strings that they use. Lines that only moved change nothing.
   - Refuses with a code, the place, the reason and a remedy what cannot be patched safely into a running process.
@@ -74,7 +74,7 @@ options:
     type: path
     required: true
   diff:
-    description: Diff files, applied one after the other without fuzz. Exactly one of O(diff) and O(new_source) is needed.
+    description: Diff files, applied one after the other without fuzz. Either this or O(new_source) is needed.
     type: list
     elements: path
   strip:
@@ -116,8 +116,8 @@ options:
   consistency:
     description:
       - The least that activating this patch needs, see M(cgl.livepatch.livepatch_activate).
-      - By default V(entry) for one function and V(atomic) for several. V(quiescent) is set by itself, whatever is asked,
-        when a thread inside an old function must not meet a new one.
+      - By default V(entry) for one function and V(atomic) for several. V(quiescent) is set by itself, whatever is
+        asked, when a thread inside an old function must not meet a new one.
     type: str
     choices:
       - entry
@@ -369,7 +369,7 @@ def main() -> None:
         dest = os.path.join(dest, request.name + ".lpatch")
     changed = _write(module, dest, result.content)
     answer = {"changed": changed, "patch": dict(result.summary, path=dest)}
-    if module._diff:
+    if module._diff and changed:
         answer["diff"] = [
             {
                 "before_header": "%s (object)" % listing.name,

@@ -16,7 +16,7 @@ from .request import BuildRefused, BuildRequest
 
 
 def main() -> int:
-    """Build one patch; 0 when it was written, 1 when it was refused or failed (the reasons as JSON on standard output)."""
+    """Build one patch; 0 when it was written, 1 when it was refused or failed (the reasons are printed as JSON)."""
     parser = argparse.ArgumentParser(prog="python3 -m module_utils._build", description=__doc__)
     parser.add_argument("--name", required=True)
     parser.add_argument("--source", required=True, help="the original tree")

@@ -20,13 +20,13 @@ from .built_tree import BuiltTree, built_tree
 from .calling_contract import bound_callers, check_prototypes, relies_on_registers, running_callers
 from .change import Change, read_change
 from .changed_units import ChangedUnits, compile_changed_units
-from .disassembly import function_listing
 from .layout_of_types import changed_layouts
-from .patch_contents import Chooser, Included, PatchContents
+from .listing import listing
+from .patch_contents import Chooser, PatchContents
 from .place_units import ArtifactSymbols
 from .prove_source import DeployedObject, deployed_object, differing_sections, mismatch
 from .record import Progress
-from .request import BuildRefused, BuildRequest, BuildResult, Listing, Refusal, refuse
+from .request import BuildRefused, BuildRequest, BuildResult, Refusal, refuse
 
 TOOL = "cgl.livepatch 0.1.0"
 _THROUGH_TABLE = ("-mno-direct-extern-access",)
@@ -115,7 +115,7 @@ def _finish(change: Change, assembly: PatchAssembly) -> BuildResult:
     if assembly.refusals:
         raise BuildRefused(assembly.refusals)
     raw = patch_bytes(patch)
-    listings = [_listing(one) for one in contents.replaced()] if request.want_listings else []
+    listings = [listing(one) for one in contents.replaced()] if request.want_listings else []
     return BuildResult(raw, summary(patch, raw, tuple(warnings)), tuple(warnings), tuple(listings))
 
 
@@ -141,19 +141,12 @@ def _explained(units: ChangedUnits, contents: PatchContents) -> list[Refusal]:
                     refusal.code,
                     refusal.symbol,
                     refusal.file,
-                    "the code of main changes, and main is not entered again; maybe only because GCC compiled it knowing "
-                    "which registers the changed functions in its file leave alone",
+                    "the code of main changes, and main is not entered again; maybe only because GCC compiled it "
+                    "knowing which registers the changed functions in its file leave alone",
                     "Restart into the new version; compiled with -fno-ipa-ra, the program could be patched.",
                 )
         refusals.append(refusal)
     return refusals
-
-
-def _listing(one: Included) -> Listing:
-    change, atom = one.change, one.atom
-    old = change.original(atom)
-    before = function_listing(change.before.path, old.section) if change.before is not None and old is not None else ""
-    return Listing(atom.name, before, function_listing(change.after.path, atom.section))
 
 
 def summary(patch: Patch, raw: bytes, warnings: tuple[str, ...]) -> dict[str, object]:

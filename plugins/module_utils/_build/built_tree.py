@@ -1,7 +1,7 @@
 # Copyright (c) 2026 cgl.livepatch contributors
 # GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The original tree, built once and kept: by a digest of its files, the build command, the environment and the compilers.
+"""The original tree, built once and kept: by a digest of its files, the build command, environment and compilers.
 
     CACHE/DIGEST/src/NAME       the built original tree (the path that debug information and __FILE__ show)
     CACHE/DIGEST/original/NAME  the same, set aside while the changed tree stands in its place
@@ -55,7 +55,7 @@ class BuiltTree:
 
     @contextlib.contextmanager
     def changed(self, change: Change, lines: dict[str, bytes], rebuild: bool) -> Iterator[list[CompileCommand]]:
-        """The changed tree in place of the original one, built again if asked; gives the compiler calls of that build."""
+        """The changed tree in place of the original one, built again if asked; gives that build's compiler calls."""
         holder, aside = os.path.dirname(self.tree), os.path.join(self.folder, "original")
         fresh = os.path.join(self.folder, "changed")
         shutil.rmtree(fresh, ignore_errors=True)

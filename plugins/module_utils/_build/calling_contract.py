@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What callers rely on: prototypes, and with GCC the registers that a callee is known to leave alone.
 
-GCC's -fipa-ra (on from -O2) lets a caller keep values in registers that its callee in the same file does not use, though
-the calling convention would let it. When the callee changes, GCC compiles such a caller anew with it; but a thread that
-is still inside the old caller must not get into the new callee. Then nothing less than `quiescent` will do. The same
+GCC's -fipa-ra (on from -O2) lets a caller keep values in registers that its callee in the same file does not use,
+though the calling convention would let it. When the callee changes, GCC compiles such a caller anew with it; but a
+thread that is still inside the old caller must not get into the new callee. Then nothing less than `quiescent` will do. The same
 holds for a changed prototype whose callers are all in the patch. (GCC manual, "Optimize Options", -fipa-ra)
 """
 
@@ -30,7 +30,7 @@ _WITHOUT_REGISTER_KNOWLEDGE = ("-fno-ipa-ra",)
 def check_prototypes(
     units: ChangedUnits, contents: PatchContents, deployed: DeployedObject
 ) -> tuple[list[Refusal], list[str]]:
-    """Refusals for changed prototypes with callers outside the patch, and the functions whose callers are all inside."""
+    """Refusals for changed prototypes with callers outside the patch, and functions whose callers are all inside."""
     refusals, inside = [], []
     chosen = {id(one.atom) for one in contents.included}
     exported = {s.name for s in deployed.file.symbols(SHT_DYNSYM) if s.is_defined()}

@@ -17,7 +17,7 @@ from .place_units import PlacedUnit
 class UnitChange:
     """One unit of the artifact, compiled from the original and from the changed source.
 
-    `before` and `placed` are None for a unit that only the changed tree has, `after` for one that only the original has.
+    `before` and `placed` are None for a unit that only the changed tree has.
     """
 
     unit: Unit

@@ -119,7 +119,7 @@ def _numbered_lines(tree: BuiltTree, change: Change) -> dict[str, bytes]:
 
 
 def _units_of_new_build(tree: BuiltTree, calls: list[CompileCommand], change: Change) -> list[tuple[Unit, Unit | None]]:
-    """Units of the changed tree's own build that are new, read a changed file or are compiled differently, with their old one."""
+    """Units of the changed tree's build that are new, read a changed file or are compiled otherwise; and the old."""
     old_by_source: dict[str, list[Unit]] = {}
     for unit in tree.units:
         old_by_source.setdefault(unit.source, []).append(unit)

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a unit's debug information says: the layout of its types, the prototypes of its functions, its static locals.
 
-DWARF 5, sections 3.3 (functions), 4.1 (variables), 5 (types). Types are described in words, so that two compilations can
-be compared: named structures by their name within other types, and by their members where they are defined.
+DWARF 5, sections 3.3 (functions), 4.1 (variables), 5 (types). Types are described in words, so that two compilations
+can be compared: named structures by their name within other types, and by their members where they are defined.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def read_debug_info(code: UnitCode) -> DebugInfo:
 
 
 def _relocated(unit: ObjectFile) -> bytes:
-    """The object with the relocations of its debug information applied; pyelftools takes a second for what takes 20 ms here."""
+    """The object with its debug information relocated; pyelftools takes a second for what takes 20 ms here."""
     raw = bytearray(unit.raw)
     symbols = unit.symbols()
     for section in unit.sections:

@@ -73,18 +73,18 @@ def is_padding(text: str) -> bool:
     return bool(_PADDING.match(text))
 
 
-def function_listing(path: str, section: str) -> str:
-    """The instructions of a code section of an unlinked object with what they refer to, without addresses.
+def plain_instructions(path: str, section: str) -> list[tuple[int, str]]:
+    """(offset behind it, text) of each instruction of a code section of an unlinked object, without addresses.
 
     Two compilations of a function then differ in the lines that a person wants to see.
     """
-    lines = []
-    for line in _objdump(["-d", "-r", "-w", "--no-show-raw-insn", "-j", section, path]).splitlines():
-        instruction = re.match(r"\s*[0-9a-f]+:\t(.*)", line)
-        if instruction:
-            text = re.sub(r"\s+", " ", instruction.group(1)).strip()
+    rows = []
+    for line in _objdump(["-d", "-w", "-j", section, path]).splitlines():
+        match = _LINE.match(line)
+        if match:
+            text = re.sub(r"\s+", " ", match.group(3) or "").strip()
             # Where a branch goes within the function moves with every instruction.
-            text = re.sub(r"(\w+) [0-9a-f]+ <[^>]*>", r"\1", text)
+            text = re.sub(r"^(\w+) [0-9a-f]+ <[^>]*>$", r"\1", text)
             text = re.sub(r" # [0-9a-f]+ <[^>]*>", "", text)
-            lines.append(re.sub(r" [0-9a-f]+: (R_\w+) ", r"  # ", text))
-    return "".join(line + "\n" for line in lines)
+            rows.append((int(match.group(1), 16) + len(match.group(2)) // 3, text))
+    return rows

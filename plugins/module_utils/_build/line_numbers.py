@@ -84,7 +84,7 @@ _TOKEN = re.compile(rb'/\*|//[^\n]*|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'|\
 
 
 def _places(lines: list[bytes]) -> list[bool]:
-    """For each line, whether a directive may stand before it: not in a comment, nor in a continued line or statement."""
+    """For each line, whether a directive may stand before it: in no comment, continued line or statement."""
     safe = []
     in_comment = False
     before = b";"

@@ -21,7 +21,7 @@ from .compile_command import CompileCommand
 class Unit:
     """One compiled source of the artifact. `source` is absolute; `word` is how the command names it.
 
-    `content` is the relocatable object as it was linked, None where the compiler kept it to itself (cc a.c b.c -o prog).
+    `content` is the relocatable object as it was linked, None where the compiler kept none (cc a.c b.c -o prog).
     """
 
     source: str
@@ -50,7 +50,7 @@ def find_link(calls: list[CompileCommand], artifact: str) -> CompileCommand:
         "build_failed",
         "the build made %s, but no noted compiler call linked it (noted links: %s)"
         % (artifact, ", ".join(sorted({os.path.basename(call.output()) for call in links})) or "none"),
-        "Give as 'artifact' the file that the compiler links, unstripped; a program linked by calling 'ld' directly is not supported.",
+        "Give as 'artifact' the file that the compiler links, unstripped; a link by calling 'ld' itself is not seen.",
     )
 
 

@@ -90,7 +90,7 @@ class ArtifactSymbols:
         return PlacedUnit(bases, symbols, sizes) if bases else None
 
     def _bases(self, unit: ObjectFile, group: dict[str, list[int]]) -> dict[int, int] | None:
-        """Section number -> address, of sections whose bytes are there; None when the local names contradict each other."""
+        """Section number -> address, of sections whose bytes are there; None when local names contradict that."""
         local: dict[int, set[int]] = {}
         named: dict[int, set[int]] = {}
         for symbol in unit.symbols():

@@ -51,7 +51,7 @@ def loaded_sections(linked: ObjectFile) -> dict[str, tuple[int, int, int]]:
 
 
 def differing_sections(artifact: ObjectFile, deployed: ObjectFile) -> list[str]:
-    """The names of the sections that differ in address, size or content; empty when the rebuilt object is the deployed one."""
+    """The names of the sections that differ in address, size or content; none when the source is proven."""
     ours, theirs = loaded_sections(artifact), loaded_sections(deployed)
     differing = sorted(set(ours) ^ set(theirs))
     for name in sorted(set(ours) & set(theirs)):
@@ -62,7 +62,7 @@ def differing_sections(artifact: ObjectFile, deployed: ObjectFile) -> list[str]:
 
 
 def mismatch(artifact: ObjectFile, deployed: DeployedObject, differing: list[str]) -> Refusal:
-    """The refusal for a rebuilt object that is not the deployed one: says where, how much, and whether the compiler is why."""
+    """The refusal for a rebuilt object that is not the deployed one: where, how much, and maybe the compiler."""
     ours, theirs = _compilers(artifact), _compilers(deployed.file)
     if ours and theirs and ours != theirs:
         return Refusal(

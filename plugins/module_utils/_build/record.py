@@ -61,8 +61,8 @@ def install_wrappers(folder: str, notes: str, path: str) -> int:
 def run_watched(tree: str, command: str, environment: dict[str, str], work: str, what: str) -> list[CompileCommand]:
     """Run a shell command in `tree` and return the compiler calls it made, in the order in which they began.
 
-    `work` is a folder for wrappers, notes and log, emptied first. Raises LivepatchError build_failed with the last lines
-    of the output when the command fails.
+    `work` is a folder for wrappers, notes and log, emptied first. Raises LivepatchError build_failed with the last
+    lines of the output when the command fails.
     """
     shutil.rmtree(work, ignore_errors=True)
     os.makedirs(work)
@@ -116,8 +116,8 @@ def require_calls(calls: list[CompileCommand], command: str) -> None:
     if not any(call.stage() != "other" for call in calls):
         raise LivepatchError(
             "build_failed",
-            "the build command (%s) worked, but was not seen to call a compiler: nothing was left to build, or the build "
-            "names its compiler by an absolute path" % command,
+            "the build command (%s) worked, but was not seen to call a compiler: nothing was left to build, or the "
+            "build names its compiler by an absolute path" % command,
             "Give a source tree that is not built yet, and name the compiler without a folder (CC=gcc).",
         )
 

@@ -71,7 +71,7 @@ class DynamicNames:
         return symbol.value if symbol is not None and not symbol.is_defined() else 0
 
     def interposable(self, name: str, kind: int) -> bool:
-        """True when the object's own code, referring to its symbol with this relocation type, asks the dynamic linker."""
+        """True when the object's own code, with this relocation type, asks the dynamic linker for its symbol."""
         symbol = self.symbols.get(name)
         return (
             self.may_interpose

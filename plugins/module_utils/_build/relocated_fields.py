@@ -50,7 +50,7 @@ _EXTENT = {
 
 
 def masked(content: bytes, fields: list[tuple[int, int]]) -> bytes:
-    """The content with every byte that the linker may have written set to zero; `fields` are (offset, relocation type)."""
+    """The content with what the linker may have written set to zero; `fields` are (offset, relocation type)."""
     plain = bytearray(content)
     for offset, kind in fields:
         before, after = _EXTENT.get(kind, (0, 4))

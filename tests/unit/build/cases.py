@@ -135,6 +135,21 @@ __thread long shown;
 long answer(long x) { seen++; shown += 2; return x + seen + shown; }
 """
 
+_THIRD = """
+__attribute__((noinline)) static long third(long x) { static long count = 9; return count += x; }
+"""
+
+_CAPPED = """
+static long limit = 3;
+static long above;
+__attribute__((noinline)) static long capped(long x)
+{
+    limit += x == 100;
+    above += x > limit;
+    return x > limit ? limit : x;
+}
+"""
+
 CASES = {
     "a changed function, the rest only moves": Case(
         {"work.c": PLAIN},
@@ -156,10 +171,7 @@ CASES = {
                 PLAIN,
                 (
                     "long answer(long x)\n{\n",
-                    "static long limit = 3;\nstatic long above;\n"
-                    "__attribute__((noinline)) static long capped(long x)"
-                    " { limit += x == 100; above += x > limit; return x > limit ? limit : x; }\n"
-                    "long answer(long x)\n{\n    x = capped(x) + above;\n",
+                    _CAPPED + "long answer(long x)\n{\n    x = capped(x) + above;\n",
                 ),
             )
         },
@@ -229,8 +241,7 @@ CASES = {
                 STATICS,
                 (
                     "long answer(long x) {",
-                    "__attribute__((noinline)) static long third(long x) { static long count = 9; return count += x; }\n"
-                    "long answer(long x) { x = third(x);",
+                    _THIRD + "long answer(long x) { x = third(x);",
                 ),
             )
         },

@@ -32,7 +32,8 @@ def test_wrapper_notes_every_word(tmp_path: Path) -> None:
     work = tmp_path / "it's work"
     tree = tmp_path / "a tree"
     tree.mkdir()
-    command = "gcc -E -x c -D'A=\"b c\"' -D'X=1\n2' /dev/null >/dev/null; for i in 1 2 3 4 5 6 7 8; do cc --version >/dev/null & done; wait"
+    command = "gcc -E -x c -D'A=\"b c\"' -D'X=1\n2' /dev/null >/dev/null\n"
+    command += "for i in 1 2 3 4 5 6 7 8; do cc --version >/dev/null & done; wait"
     calls = run_watched(str(tree), command, {}, str(work), "build command")
     assert calls[0].folder == str(tree)
     assert calls[0].arguments == ("-E", "-x", "c", '-DA="b c"', "-DX=1\n2", "/dev/null")
@@ -156,7 +157,8 @@ sed "s/@CC@/$CC/" Makefile.in > Makefile
 @pytest.mark.skipif(not shutil.which("cmake"), reason="cmake is not installed")
 def test_cmake(tmp_path: Path) -> None:
     """cmake finds the wrapper on PATH and writes its absolute path into its Makefiles; __FILE__ is an absolute path."""
-    lists = "cmake_minimum_required(VERSION 3.10)\nproject(p C)\nset(CMAKE_BUILD_TYPE RelWithDebInfo)\nadd_executable(prog main.c work.c)\n"
+    lists = "cmake_minimum_required(VERSION 3.10)\nproject(p C)\nset(CMAKE_BUILD_TYPE RelWithDebInfo)\n"
+    lists += "add_executable(prog main.c work.c)\n"
     one = project(tmp_path, {**FILES, "CMakeLists.txt": lists, "Makefile": ""}, CASE.after)
     command = "mkdir out && cd out && cmake .. && make"
     assert functions(one.patch(build_command=command, artifact="out/prog")) == ["answer"]
@@ -209,7 +211,8 @@ def test_compile_and_link_in_one_call(tmp_path: Path) -> None:
 
 def test_same_file_name_in_two_folders(tmp_path: Path) -> None:
     """Both files are called util.c and have static functions of the same names and sizes."""
-    util = "static long state = %d;\n__attribute__((noinline)) static long step(long x) { state += x; return state * %d; }\n"
+    util = "static long state = %d;\n"
+    util += "__attribute__((noinline)) static long step(long x) { state += x; return state * %d; }\n"
     util += "long %s(long x) { return step(x) + 1; }\n"
     files = {
         "main.c": ASK,
@@ -227,7 +230,7 @@ def test_same_file_name_in_two_folders(tmp_path: Path) -> None:
 
 
 def test_shared_library(tmp_path: Path) -> None:
-    """Exported functions are called through the library's own slot, hidden ones directly; the build-id is the library's."""
+    """Exported functions are called through the library's own slot, hidden ones directly."""
     lib = """
 long shown = 3;
 __attribute__((visibility("hidden"))) long hidden = 4;

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 cgl.livepatch contributors
 # GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is found changed in small programs: the functions that differ, what they bring along, and nothing that only moved."""
+"""What is found changed in small programs: the functions that differ, what they bring, nothing that only moved."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_statics_of_one_name_go_to_the_right_file(tmp_path: Path) -> None:
 
 
 def test_renumbered_static_locals_are_the_same_variables(tmp_path: Path) -> None:
-    """With a static local put before `count`, the compiler numbers anew; the reference still goes to the old variable."""
+    """With a static local put before `count`, the compiler numbers anew; the reference goes to the old variable."""
     case = CASES["a static local before others: they are renumbered"]
     one = project(tmp_path, {**case.before, "main.c": ASK}, case.after)
     patch = one.patch()

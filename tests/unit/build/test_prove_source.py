@@ -22,7 +22,7 @@ def deployed(one: Project, folder: Path, command: str, *strip: str) -> str:
 
 
 def test_stripped_object(tmp_path: Path) -> None:
-    """Without symbols, debug information and .comment; its build-id is its own, since it was built in another folder."""
+    """Without symbols, debug information and .comment; its build-id differs, for it was built in another folder."""
     one = project(tmp_path, {**CASE.before, "main.c": ASK}, CASE.after)
     target = deployed(one, tmp_path, "make", "-s", "-R", ".comment")
     patch = one.patch(target=target)
