@@ -16,7 +16,7 @@ SCRIPTS := .ci/run tests/fleet tests/testbed/host-init $(wildcard tools/* demo/r
 
 # In the order in which make test runs them: what fails soonest comes first.
 LINTS := ruff ruff-format mypy shellcheck changelog ansible-lint docs-lint
-TESTS := $(LINTS) units sanity units-by-ansible-test galaxy-import testbed integration test-redis
+TESTS := $(LINTS) units sanity units-by-ansible-test galaxy-import testbed integration fleet-rollout test-redis
 
 .PHONY: help test demo lint bench ready clean $(TESTS)
 
@@ -73,6 +73,9 @@ testbed: ready ## the tests of the test bed: hosts as namespaces (as root)
 integration: ready ## ansible-test integration: the modules on this machine's processes (as root)
 	@tools/runnable tests/integration/targets
 	$(STEP) --tests $@ tools/ansible-test integration --color no --allow-root --allow-destructive
+
+fleet-rollout: ready ## roles and playbooks over hosts with real SSH, in waves, some of which fail (as root)
+	$(STEP) $@ python -m pytest tests/fleet_rollout
 
 test-redis: ready ## the proof on Debian's own redis-server (as root)
 	@tools/runnable tests/redis/run
