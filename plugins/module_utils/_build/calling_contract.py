@@ -5,8 +5,8 @@
 
 GCC's -fipa-ra (on from -O2) lets a caller keep values in registers that its callee in the same file does not use,
 though the calling convention would let it. When the callee changes, GCC compiles such a caller anew with it; but a
-thread that is still inside the old caller must not get into the new callee. Then nothing less than `quiescent` will do. The same
-holds for a changed prototype whose callers are all in the patch. (GCC manual, "Optimize Options", -fipa-ra)
+thread that is still inside the old caller must not get into the new callee. Then nothing less than `quiescent` will
+do. The same holds for a changed prototype whose callers are all in the patch. (GCC manual, "Optimize Options")
 """
 
 from __future__ import annotations
