@@ -16,7 +16,7 @@ SCRIPTS := .ci/run tests/fleet tests/testbed/host-init $(wildcard tools/* demo/r
 
 # In the order in which make test runs them: what fails soonest comes first.
 LINTS := ruff ruff-format mypy shellcheck changelog ansible-lint docs-lint
-TESTS := $(LINTS) units sanity units-by-ansible-test galaxy-import testbed integration fleet-rollout test-redis
+TESTS := $(LINTS) units sanity units-by-ansible-test galaxy-import testbed integration fleet-rollout test-demo test-redis
 
 .PHONY: help test demo lint bench ready clean $(TESTS)
 
@@ -76,6 +76,9 @@ integration: ready ## ansible-test integration: the modules on this machine's pr
 
 fleet-rollout: ready ## roles and playbooks over hosts with real SSH, in waves, some of which fail (as root)
 	$(STEP) $@ python -m pytest tests/fleet_rollout
+
+test-demo: ready ## the demonstration: that it is true, and leaves nothing, interrupted or not (as root)
+	$(STEP) --tests $@ python -m pytest -o pythonpath=tests demo
 
 test-redis: ready ## the proof on Debian's own redis-server (as root)
 	@tools/runnable tests/redis/run

@@ -30,20 +30,22 @@ def die_with_us(command: Sequence[str]) -> list[str]:
 
 
 def end(process: subprocess.Popen[str]) -> None:
-    """End a process and its session: asked first, made to after five seconds."""
+    """End a process and its group: asked first, and after five seconds, or when it has gone without others, made to."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(5)
-            break
     for pipe in (process.stdin, process.stdout, process.stderr):
         if pipe is not None:
             pipe.close()
 
 
-def run(fleet: Fleet, name: str, variables: dict[str, Any], log: Path, draw: Callable[[], None]) -> None:
-    """Run the playbook NAME.yml over the fleet, calling DRAW meanwhile. Raises DemoError when it fails."""
+def run(fleet: Fleet, name: str, variables: dict[str, Any], work: Path, log: Path, draw: Callable[[], None]) -> None:
+    """Run the playbook NAME.yml over the fleet, calling DRAW meanwhile. Raises DemoError when it fails.
+
+    What tasks on this machine leave when they are interrupted is left in WORK.
+    """
     command = ["ansible-playbook", str(HERE / f"{name}.yml"), "--extra-vars", json.dumps(variables)]
     with log.open("a", encoding="utf-8") as output:
         output.write(f"\n# ansible-playbook {name}.yml\n")
@@ -51,7 +53,7 @@ def run(fleet: Fleet, name: str, variables: dict[str, Any], log: Path, draw: Cal
         begin = output.tell()
         process = subprocess.Popen(
             die_with_us(fleet.run_command(command)),
-            env={**fleet.environment(), "ANSIBLE_NOCOLOR": "1"},
+            env={**fleet.environment(), "ANSIBLE_NOCOLOR": "1", "HOME": str(work), "TMPDIR": str(work)},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

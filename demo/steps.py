@@ -137,7 +137,7 @@ class Demo:
     def play(self, name: str, draw: Callable[[], None], **variables: Any) -> None:
         """Run a playbook with what all of them know."""
         common = {"demo_work": str(self.work), "demo_patch": PATCH}
-        playbook.run(self.fleet, name, {**common, **variables}, LOG, draw)
+        playbook.run(self.fleet, name, {**common, **variables}, self.work, LOG, draw)
 
     def settle(self, wanted: str, draw: Callable[[], None] | None = None) -> None:
         """Wait until every host gives answers of the WANTED kind only. Raises DemoError after ten seconds."""
