@@ -120,13 +120,15 @@ def _finish(change: Change, assembly: PatchAssembly) -> BuildResult:
 
 
 def _layout_refusals(units: ChangedUnits) -> list[Refusal]:
-    refusals = []
+    """One refusal a type, for the first file that shows it."""
+    refusals: dict[str, Refusal] = {}
     for change in units.changes:
         functions = [atom.name for atom in change.changed() if atom.kind == TEXT]
         if functions and change.before is not None:
             before, after = units.debug_info_of(change)
-            refusals += changed_layouts(change, before, after, functions)
-    return refusals
+            for refusal in changed_layouts(change, before, after, functions):
+                refusals.setdefault(refusal.symbol, refusal)
+    return list(refusals.values())
 
 
 def _explained(units: ChangedUnits, contents: PatchContents) -> list[Refusal]:

@@ -32,7 +32,7 @@ from .link_inputs import Unit, find_link, linked_units
 from .record import Progress, require_calls, run_watched
 from .request import BuildRequest
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 def cache_folder(asked: str) -> str:
@@ -170,7 +170,7 @@ def _understand(request: BuildRequest, folder: str, tree: str, calls: list[Compi
 
 
 def _write_record(path: str, calls: list[CompileCommand], reads: list[list[str]]) -> None:
-    plain = {"calls": [[c.order, c.folder, c.compiler, c.arguments] for c in calls], "reads": reads}
+    plain = {"calls": [[c.order, c.folder, c.compiler, c.arguments, c.settings] for c in calls], "reads": reads}
     with open(path + ".new", "w", encoding="utf-8", errors="surrogateescape") as stream:
         json.dump(plain, stream)
     os.replace(path + ".new", path)
@@ -179,7 +179,11 @@ def _write_record(path: str, calls: list[CompileCommand], reads: list[list[str]]
 def _read_record(path: str) -> tuple[list[CompileCommand], list[list[str]]]:
     with open(path, encoding="utf-8", errors="surrogateescape") as stream:
         plain = json.load(stream)
-    return [CompileCommand(row[0], row[1], row[2], tuple(row[3])) for row in plain["calls"]], plain["reads"]
+    calls = [
+        CompileCommand(row[0], row[1], row[2], tuple(row[3]), tuple((name, value) for name, value in row[4]))
+        for row in plain["calls"]
+    ]
+    return calls, plain["reads"]
 
 
 def _run(command: list[str]) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -17,7 +18,7 @@ from .built_tree import BuiltTree
 from .change import Change
 from .changed_functions import UnitChange
 from .compile_command import CompileCommand, is_assembler
-from .compile_units import compile_in_sections, linked_object
+from .compile_units import compile_in_sections, linked_object, require_same_object
 from .debug_info import DebugInfo, read_debug_info
 from .dependencies import files_read
 from .line_numbers import keep_line_numbers
@@ -88,6 +89,7 @@ def compile_changed_units(
         progress("compiling %d of %d units of %s" % (len(pairs), len(tree.units), tree.request.artifact))
         after = compile_in_sections([new for new, _old in pairs], after_folder, options)
     before_folder = os.path.join(tree.folder, "before")
+    require_same_object([old for _new, old in pairs if old is not None], before_folder)
     olds = [old for _new, old in pairs if old is not None]
     before = dict(zip(map(id, olds), compile_in_sections(olds, before_folder, options)))
     found = ChangedUnits(tree, [])
@@ -126,7 +128,7 @@ def _units_of_new_build(tree: BuiltTree, calls: list[CompileCommand], change: Ch
     known = {call.output(): call for unit in tree.units for call in [unit.command]}
     # What an incremental build did not compile again is as it was.
     old_calls = [call for output, call in known.items() if output not in {new.output() for new in calls}]
-    merged = [CompileCommand(n, c.folder, c.compiler, c.arguments) for n, c in enumerate([*old_calls, *calls])]
+    merged = [dataclasses.replace(call, order=n) for n, call in enumerate([*old_calls, tree.link, *calls])]
     units = linked_units(merged, find_link(merged, tree.artifact))
     if not units:
         raise LivepatchError("build_failed", "the changed tree's build linked nothing that it compiled")

@@ -13,6 +13,17 @@ import re
 import shlex
 from dataclasses import dataclass
 
+# The variables that change what a compiler makes (GCC manual, "Environment Variables Affecting GCC").
+HEEDED = (
+    "CPATH",
+    "C_INCLUDE_PATH",
+    "CPLUS_INCLUDE_PATH",
+    "COMPILER_PATH",
+    "LIBRARY_PATH",
+    "GCC_EXEC_PREFIX",
+    "SOURCE_DATE_EPOCH",
+)
+
 # Options whose argument is the next word.
 _WITH_ARGUMENT = frozenset(
     [
@@ -83,12 +94,21 @@ def is_cplusplus(path: str) -> bool:
 
 @dataclass(frozen=True)
 class CompileCommand:
-    """One noted call: `order` counts the calls of a build, `folder` is where it ran, `compiler` the real program."""
+    """One noted call: `order` counts the calls of a build, `folder` is where it ran, `compiler` the real program.
+
+    `settings`: those of the variables HEEDED that were set.
+    """
 
     order: int
     folder: str
     compiler: str
     arguments: tuple[str, ...]
+    settings: tuple[tuple[str, str], ...] = ()
+
+    def environment(self) -> dict[str, str]:
+        """The environment for doing it again; without a fixed date two compilations would differ by the time of day."""
+        plain = {name: value for name, value in os.environ.items() if name not in HEEDED}
+        return {**plain, "LC_ALL": "C", "SOURCE_DATE_EPOCH": "0", **dict(self.settings)}
 
     def words(self) -> list[str]:
         """The arguments with every @file replaced by what it holds."""

@@ -9,10 +9,11 @@ import hashlib
 import os
 import subprocess
 
-from .._elf.object_file import ObjectFile
+from .._elf.object_file import SHF_ALLOC, SHT_NOBITS, SHT_PROGBITS, ObjectFile, read_object_file
 from .._errors import LivepatchError
 from .dependencies import in_parallel
 from .link_inputs import Unit
+from .request import refuse
 
 _IN_SECTIONS = ["-ffunction-sections", "-fdata-sections", "-g"]
 
@@ -31,8 +32,32 @@ def linked_object(unit: Unit, folder: str) -> ObjectFile:
     if unit.content is not None:
         return ObjectFile(unit.content, unit.object_name)
     path = _compile([unit], folder, [], "plain")[0]
-    with open(path, "rb") as stream:
-        return ObjectFile(stream.read(), path)
+    return read_object_file(path)
+
+
+def require_same_object(units: list[Unit], folder: str) -> None:
+    """Compile units once more as the build did, and compare: what the build had and we have not would show.
+
+    Raises BuildRefused source_mismatch for a unit whose code or data comes out differently.
+    """
+    for unit, path in zip(units, _compile(units, folder, [], "plain")):
+        linked, again = linked_object(unit, folder), read_object_file(path)
+        if _loaded(linked) != _loaded(again):
+            raise refuse(
+                "source_mismatch",
+                "%s, compiled once more by the same command, is not what the build made of it" % unit.word,
+                file=unit.word,
+                remedy="Keep fixed what the build changes afterwards (generated files, objcopy, __TIME__).",
+            )
+
+
+def _loaded(unit: ObjectFile) -> list[tuple[str, int, bytes]]:
+    """Name, size and content of the sections with code and data."""
+    return [
+        (section.name, section.size, unit.content(section))
+        for section in unit.sections
+        if section.flags & SHF_ALLOC and section.kind in (SHT_PROGBITS, SHT_NOBITS)
+    ]
 
 
 def _compile(units: list[Unit], folder: str, options: list[str], what: str) -> list[str]:
@@ -47,6 +72,7 @@ def _compile(units: list[Unit], folder: str, options: list[str], what: str) -> l
             done = subprocess.run(
                 command,
                 cwd=unit.command.folder,
+                env=unit.command.environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

@@ -36,6 +36,7 @@ def files_read(units: list[Unit], tree: str) -> list[list[str]]:
         done = subprocess.run(
             command,
             cwd=unit.command.folder,
+            env=unit.command.environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from .atoms import UnitCode
+from .._patch.content import TEXT
+from .atoms import Atom, UnitCode
 from .disassembly import branch_target, instructions, is_padding
 from .relocated_fields import PC_RELATIVE
 
@@ -34,20 +35,28 @@ def overwritable(path: str, start: int, size: int, next_symbol: int, inside: lis
 
 
 def branched_into(code: UnitCode, names: tuple[str, ...]) -> list[int]:
-    """Offsets into a function to which relocated references lead: entries of jump tables, jumps from the cold part.
-
-    A table's entry also holds its own place in the table, so that an offset may come out larger than it is: of such a
-    table the nearest label counts, which is found by taking that place away.
-    """
+    """Offsets into a function to which relocated references lead: entries of jump tables, jumps from the cold part."""
     found = []
     for user in code.atoms:
         for reference in user.fields:
-            target = reference.atom
-            if target is None or not set(target.names) & set(names):
+            if reference.atom is None or not set(reference.atom.names) & set(names):
                 continue
             offset = reference.addend
             if reference.kind in PC_RELATIVE:
-                offset += 4 if user.kind == "text" else -reference.offset
+                # An entry of a relative table also holds its own distance from the start of the table.
+                offset += 4 if user.kind == TEXT else _table_start(code, user, reference.offset) - reference.offset
             if offset > 0:
                 found.append(offset)
     return found
+
+
+def _table_start(code: UnitCode, table: Atom, at: int) -> int:
+    """Where the table that has an entry at `at` starts: several may lie in one section, and code points to each."""
+    starts = [
+        reference.addend + 4
+        for user in code.atoms
+        if user.kind == TEXT
+        for reference in user.fields
+        if reference.atom is table
+    ]
+    return max([start for start in starts if start <= at], default=0)

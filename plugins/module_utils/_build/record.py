@@ -17,17 +17,17 @@ import subprocess
 from typing import Callable
 
 from .._errors import LivepatchError
-from .compile_command import CompileCommand
+from .compile_command import HEEDED, CompileCommand
 
 _COMPILER = re.compile(r"(.*-)?(gcc|g\+\+|cc|c\+\+|c89|c99|clang|clang\+\+)(-[0-9.]+)?$")
-_LAST_LINES = 25
+_LAST_LINES, _LONGEST_LINE = 25, 300
 
 # One file a call. $$ alone can come round again in a long build; printf (no special builtin) may fail without an exit.
 _SCRIPT = """#!/bin/sh
 # Notes this call of a compiler for livepatch_build, then makes it.
 set -C
 n=0
-while ! printf '%%s\\0' "$(pwd -P)" %(real)s "$@" 2>/dev/null > %(notes)s/"$$-$n"; do
+while ! printf '%%s\\0' "$(pwd -P)" %(real)s %(settings)s "$@" 2>/dev/null > %(notes)s/"$$-$n"; do
   n=$((n + 1))
   [ "$n" -lt 10000 ] || break
 done
@@ -43,6 +43,7 @@ def install_wrappers(folder: str, notes: str, path: str) -> int:
     os.makedirs(folder)
     os.makedirs(notes)
     count = 0
+    settings = " ".join('"${%s-}"' % name for name in HEEDED)
     for directory in path.split(os.pathsep):
         if not os.path.isdir(directory):
             continue
@@ -52,7 +53,7 @@ def install_wrappers(folder: str, notes: str, path: str) -> int:
             if not _COMPILER.match(name) or not os.access(real, os.X_OK) or os.path.exists(wrapper):
                 continue
             with open(wrapper, "w", encoding="utf-8") as stream:
-                stream.write(_SCRIPT % {"real": _quoted(real), "notes": _quoted(notes)})
+                stream.write(_SCRIPT % {"real": _quoted(real), "notes": _quoted(notes), "settings": settings})
             os.chmod(wrapper, 0o700)
             count += 1
     return count
@@ -93,7 +94,8 @@ def run_watched(tree: str, command: str, environment: dict[str, str], work: str,
 def last_lines(log: str) -> str:
     """The last lines of a build's output."""
     with open(log, encoding="utf-8", errors="replace") as stream:
-        return "".join(stream.readlines()[-_LAST_LINES:])
+        lines = stream.read().splitlines()[-_LAST_LINES:]
+    return "\n".join(line if len(line) <= _LONGEST_LINE else line[:_LONGEST_LINE] + " ..." for line in lines)
 
 
 def read_notes(notes: str) -> list[CompileCommand]:
@@ -103,12 +105,16 @@ def read_notes(notes: str) -> list[CompileCommand]:
         path = os.path.join(notes, name)
         with open(path, "rb") as stream:
             words = stream.read().decode("utf-8", "surrogateescape").split("\0")[:-1]
-        if len(words) >= 2:
+        if len(words) >= 2 + len(HEEDED):
             found.append((os.stat(path).st_mtime_ns, name, words))
     found.sort()
-    return [
-        CompileCommand(order, words[0], words[1], tuple(words[2:])) for order, (_when, _name, words) in enumerate(found)
-    ]
+    return [_call(order, words) for order, (_when, _name, words) in enumerate(found)]
+
+
+def _call(order: int, words: list[str]) -> CompileCommand:
+    values = words[2 : 2 + len(HEEDED)]
+    settings = tuple((name, value) for name, value in zip(HEEDED, values) if value)
+    return CompileCommand(order, words[0], words[1], tuple(words[2 + len(HEEDED) :]), settings)
 
 
 def require_calls(calls: list[CompileCommand], command: str) -> None:

@@ -41,6 +41,24 @@ def test_wrapper_notes_every_word(tmp_path: Path) -> None:
     assert sorted(call.arguments for call in calls[1:]) == [("--version",)] * 8
 
 
+def test_environment_of_each_call_is_kept(tmp_path: Path) -> None:
+    """A build that exports CPATH compiles again with the same header; one that does not is not mixed up with it."""
+    work = "#include <step.h>\nlong answer(long x) { return x * STEP; }\n"
+    files = {"main.c": ASK, "work.c": work, "inc/step.h": "#define STEP 3\n"}
+    files["Makefile"] = "export CPATH = inc\n" + MAKEFILE
+    one = project(tmp_path, files, {"work.c": work.replace("x * STEP", "x + STEP")})
+    assert functions(one.patch()) == ["answer"]
+    assert functions(project(tmp_path / "header", files, {"inc/step.h": "#define STEP 5\n"}).patch()) == ["answer"]
+
+
+def test_time_of_day_is_no_change(tmp_path: Path) -> None:
+    """With a fixed date, as distributions build, __DATE__ and __TIME__ do not differ between before and after."""
+    work = "const char *built(void) { return __DATE__ __TIME__; }\nlong answer(long x) { return x; }\n"
+    one = project(tmp_path, {"main.c": ASK, "work.c": work}, {"work.c": work.replace("return x;", "return x + 1;")})
+    assert functions(one.patch(environment={"SOURCE_DATE_EPOCH": "1700000000"})) == ["answer"]
+    assert [code for code, _symbol in one.refusals()] == ["source_mismatch"]
+
+
 def test_wrappers_stand_for_compilers_only(tmp_path: Path) -> None:
     """gcc, gcc-12, x86_64-linux-gnu-gcc and clang are wrapped; gcc-ar and make are not."""
     programs = tmp_path / "bin"

@@ -113,3 +113,23 @@ long answer(long x) { return caller(x, x + 1, x + 2, x + 3); }
     plain = one.patch(environment={"CFLAGS": "-O2 -g -fno-ipa-ra"}, build_command="make -e")
     assert functions(plain) == ["leaf"]
     assert plain.manifest.consistency == "entry"
+
+
+def test_jump_tables_limit_the_room(tmp_path: Path) -> None:
+    """A second table in a section: its entries are counted from its own start, and the label at the entry is found."""
+    source = """
+__attribute__((noinline, naked)) long hop(long x)
+{
+    __asm__("nop\\n"
+            ".Lsecond: lea .Lother(%rip), %rax\\n"
+            ".Lthird: ret\\n"
+            "lea .Ltable(%rip), %rax\\n ret\\n"
+            ".section .rodata.hop,\\"a\\"\\n .balign 4\\n"
+            ".Lother: .long .Lthird - .Lother, .Lthird - .Lother, .Lthird - .Lother\\n"
+            ".Ltable: .long .Lsecond - .Ltable, .Lsecond - .Ltable\\n"
+            ".previous");
+}
+long answer(long x) { return x + (hop(x) != 0); }
+"""
+    one = project(tmp_path, {"work.c": source, "main.c": ASK}, {"work.c": source.replace('"nop', '"nop\\n nop')})
+    assert replaced(one.patch(), "hop").overwritable == 1
