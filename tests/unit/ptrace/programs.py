@@ -1,0 +1,70 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the tests of the ptrace room share: stopping all of a program, and a call in each of its threads."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from typing import Callable
+
+from module_utils._process.process import Process
+from module_utils._ptrace import x86_64 as arch
+from module_utils._ptrace.hold import held_thread
+from module_utils._ptrace.injected_call import InjectedCalls, find_gadgets, frame_place
+from module_utils._ptrace.stop import stopped
+from module_utils._ptrace.tracer import as_tracer
+
+
+def stop_all(process: Process, budget: float = 5.0) -> int:
+    """Stop all threads once and let them go; how many there were."""
+
+    def once() -> int:
+        with stopped(process, budget) as window:
+            return len(window.registers)
+
+    return as_tracer(once)
+
+
+def call_in_each_thread(process: Process, meanwhile: Callable[[int], object] = lambda tid: None) -> int:
+    """Make every thread close a descriptor that does not exist; how many threads did.
+
+    `meanwhile` is called with the thread's id while it is held, between two calls.
+    """
+
+    def once() -> int:
+        mappings = process.maps()
+        gadgets = find_gadgets(process, mappings)
+        size = arch.own_xstate_size()
+        done = 0
+        for tid in process.threads():
+            with held_thread(process, tid, timeout=2.0, plainly=True) as thread:
+                assert thread is not None
+                place = frame_place(mappings, arch.stack_pointer(thread.registers), size)
+                assert place
+                calls = InjectedCalls(thread, gadgets, place, size)
+                assert calls.call("close", 1 << 20) == -errno.EBADF
+                meanwhile(tid)
+                assert calls.call("close", 1 << 20) == -errno.EBADF
+                calls.finish()
+                done += 1
+        return done
+
+    return as_tracer(once)
+
+
+def wait_for_threads(pid: int, count: int, state: str = "S") -> None:
+    """Until a process has `count` threads and all of them have this state letter."""
+    folder = "/proc/%d/task" % pid
+    letters: list[str] = []
+    for _ in range(1000):
+        letters = []
+        for tid in os.listdir(folder):
+            with open("%s/%s/stat" % (folder, tid)) as stream:
+                letters.append(stream.read().rpartition(")")[2].split()[0])
+        if letters == [state] * count:
+            return
+        time.sleep(0.005)
+    raise AssertionError("threads of %d: %s" % (pid, letters))

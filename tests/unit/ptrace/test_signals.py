@@ -1,0 +1,172 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Signals that arrive while a program is stopped: each is delivered once, with its value; also when the tool dies."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+from patching import Running, compile_program
+from programs import call_in_each_thread, stop_all
+from snapshots import states, tracers
+
+from module_utils._process.process import Process
+from module_utils._ptrace.stop import StopWindow
+from module_utils._ptrace.tracer import as_tracer
+from module_utils._ptrace.wait import child_signals_held
+
+# Real-time signals are queued, so they can be counted: handlers add up how many came and what values they carried.
+COUNTER = r"""
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+static atomic_long count, sum;
+static void take(int number, siginfo_t *info, void *context) { count++; sum += info->si_value.sival_int; }
+static void *spin(void *nothing) { for (;;) __asm__ volatile("pause"); }
+static void *sleeps(void *nothing) { for (;;) pause(); }
+int main(void) {
+    char line[100];
+    pthread_t thread;
+    sigset_t mine;
+    struct sigaction action = {.sa_sigaction = take, .sa_flags = SA_SIGINFO | SA_RESTART};
+    for (int number = SIGRTMIN; number < SIGRTMIN + 4; number++) sigaction(number, &action, 0);
+    pthread_create(&thread, 0, spin, 0);
+    for (int index = 0; index < 6; index++) pthread_create(&thread, 0, sleeps, 0);
+    sigemptyset(&mine);
+    for (int number = SIGRTMIN; number < SIGRTMIN + 4; number++) sigaddset(&mine, number);
+    pthread_sigmask(SIG_BLOCK, &mine, 0);
+    setvbuf(stdout, 0, _IOLBF, 0);
+    puts("ready");
+    while (fgets(line, sizeof line, stdin)) { usleep(20000); printf("%ld %ld\n", (long)count, (long)sum); }
+}
+"""
+
+
+class _Value(ctypes.Union):
+    _fields_ = [("number", ctypes.c_int), ("pointer", ctypes.c_void_p)]
+
+
+class Sender:
+    """Sends queued signals to a process as fast as they go, until told to stop; counts what was accepted."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._end = threading.Event()
+        self._libc = ctypes.CDLL(None)
+        self._libc.sigqueue.argtypes = [ctypes.c_int, ctypes.c_int, _Value]
+        self.count = self.sum = 0
+        self._thread = threading.Thread(target=self._send)
+
+    def __enter__(self) -> Sender:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def _send(self) -> None:
+        while not self._end.wait(0.0002):
+            value = _Value(number=self.count % 1000 + 1)
+            if self._libc.sigqueue(self._pid, signal.SIGRTMIN + self.count % 4, value) == 0:
+                self.count += 1
+                self.sum += value.number
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compile_program(tmp_path_factory.mktemp("counter"), "counter", COUNTER)
+
+
+def test_no_signal_is_lost(program: Path) -> None:
+    """Thousands of queued signals through 200 stops and 100 calls: every one is counted once, with its value."""
+    with Running(program) as running, Process(running.pid) as process:
+        with Sender(running.pid) as sender:
+            for _ in range(200):
+                stop_all(process)
+            for _ in range(12):
+                call_in_each_thread(process)
+        assert sender.count > 500
+        assert running.ask("?") == "%d %d" % (sender.count, sender.sum)
+
+
+def test_no_signal_is_lost_when_the_tool_dies(program: Path) -> None:
+    """The tool is killed with all threads stopped, some of them about to take a signal: every signal is still taken."""
+    with Running(program) as running, Process(running.pid) as process:
+        with Sender(running.pid) as sender:
+            for _ in range(40):
+                child = os.fork()
+                if not child:
+                    try:
+                        as_tracer(lambda: _die_while_stopped(process))
+                    finally:
+                        os._exit(99)
+                assert os.waitpid(child, 0)[1] == signal.SIGKILL
+        assert tracers(running.pid) == {"0"}
+        assert "t" not in states(running.pid)
+        assert running.ask("?") == "%d %d" % (sender.count, sender.sum)
+
+
+def _die_while_stopped(process: Process) -> None:
+    with child_signals_held():
+        window = StopWindow(process, 5.0)
+        window.stop(window.seize())
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_stopped_program_stays_stopped(program: Path) -> None:
+    """A program in SIGSTOP is stopped, called in, and let go: it is still in SIGSTOP, and SIGCONT starts it again."""
+    with Running(program) as running, Process(running.pid) as process:
+        os.kill(running.pid, signal.SIGSTOP)
+        _until(running.pid, {"T"})
+        for _ in range(10):
+            stop_all(process)
+            call_in_each_thread(process)
+            _until(running.pid, {"T"})
+        os.kill(running.pid, signal.SIGCONT)
+        assert running.ask("?") == "0 0"
+
+
+def test_a_stop_signal_between_two_calls(program: Path) -> None:
+    """SIGSTOP that arrives while a thread is held and makes calls stops the program once it is let go."""
+    with Running(program) as running, Process(running.pid) as process:
+        call_in_each_thread(process, lambda tid: tid == process.pid and os.kill(process.pid, signal.SIGSTOP))
+        _until(running.pid, {"T"})
+        os.kill(running.pid, signal.SIGCONT)
+        assert running.ask("?") == "0 0"
+
+
+def test_the_parent_is_not_told(program: Path) -> None:
+    """The parent of a program gets no SIGCHLD and no wait status while the program is stopped and let go."""
+    with Running(program) as running, Process(running.pid) as process:
+        told: list[int] = []
+        before = signal.signal(signal.SIGCHLD, lambda number, frame: told.append(number))
+        child = os.fork()
+        try:
+            if not child:
+                stop_all(process)
+                os._exit(0)
+            found = os.waitid(os.P_PID, running.pid, os.WSTOPPED | os.WCONTINUED | os.WEXITED | os.WNOHANG)
+            os.waitpid(child, 0)
+        finally:
+            signal.signal(signal.SIGCHLD, before)
+        again = os.waitid(os.P_PID, running.pid, os.WSTOPPED | os.WCONTINUED | os.WEXITED | os.WNOHANG)
+        assert (found, again) == (None, None)
+        assert told == [signal.SIGCHLD]  # the end of the tool, and nothing else
+
+
+def _until(pid: int, wanted: set[str]) -> None:
+    for _ in range(200):
+        if states(pid) == wanted:
+            return
+        threading.Event().wait(0.005)
+    assert states(pid) == wanted
