@@ -19,6 +19,7 @@ import os
 from typing import Iterator
 
 _MCL_CURRENT, _MCL_ONFAULT = 1, 4
+_PR_SET_TIMERSLACK = 29
 
 
 @contextlib.contextmanager
@@ -46,8 +47,9 @@ def real_time() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _prepared() -> Iterator[None]:
-    """Memory locked, no garbage collection."""
+    """Memory locked, no garbage collection, and sleeps as short as asked for (50 us longer by default)."""
     _lock_memory()
+    ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
     collecting = gc.isenabled()
     gc.disable()
     try:

@@ -111,7 +111,7 @@ class StopWindow:
             raise BudgetExceeded(self._elapsed_us(), self._late)
 
     def _thread_count(self) -> int:
-        return int(self.process.stat()[17])
+        return self.process.thread_count()
 
     def _elapsed_us(self) -> int:
         return int((time.monotonic() - self._began) * 1e6)
