@@ -30,6 +30,12 @@ class Screen:
         """Something about the step, under it."""
         self.say("\n".join(f"         {line}".rstrip() for line in text.split("\n")))
 
+    def table(self, rows: list[list[str]]) -> None:
+        """Rows of cells of equal width under the step, closer together where there is little room."""
+        gap = "  " if self.width() >= 95 else " "
+        indent = " " * 9 if self.width() >= 95 else "  "
+        self.say("\n".join((indent + gap.join(row)).rstrip() for row in rows))
+
     def say(self, text: str) -> None:
         """Print below everything; what was drawn before stays as it is."""
         self._drawn = 0

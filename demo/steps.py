@@ -44,7 +44,7 @@ class Demo:
 
     def deploy(self) -> None:
         """The server on every host."""
-        self.screen.step("The server is compiled, stripped and started on each of them, as user desk")
+        self.screen.step("The server is compiled, stripped and started on each, as user desk")
         self.play("deploy", self.check, demo_server=str(HERE / "server"), demo_port=PORT)
 
     def begin_traffic(self, traffic: Traffic) -> None:
@@ -57,7 +57,7 @@ class Demo:
 
     def build(self) -> None:
         """The patch, from the diff, for the stripped program."""
-        self.screen.step("livepatch_build makes a patch from demo/fix.diff for the stripped program")
+        self.screen.step("livepatch_build makes a patch of demo/fix.diff for the stripped program")
         self.play("build", self.check, demo_server=str(HERE / "server"), demo_diff=str(HERE / "fix.diff"))
         built = self.read("build")
         for function in built["functions"]:
@@ -68,10 +68,8 @@ class Demo:
 
     def roll_out(self) -> None:
         """Host by host, while the clients go on."""
-        self.screen.step("Host by host the patch is loaded, switched on and read back: role rollout, over SSH")
-        self.screen.detail(
-            f"{self.traffic.hosts[-1]} is told to stop all threads for it, to show the other way to switch"
-        )
+        self.screen.step("Role rollout, host by host over SSH: load the patch, switch it on, read it back")
+        self.screen.detail(f"{self.traffic.hosts[-1]} is told to stop all threads, to show the other way to switch")
         self.moments["going in"] = time.monotonic()
         self.play_pictured("rollout", "new", demo_consistency={self.traffic.hosts[-1]: "atomic"})
         self.screen.detail(f"asked for ada, a host says:  {answers.NEW['ada']}")
@@ -89,8 +87,8 @@ class Demo:
             for host in self.traffic.hosts
         }
         self.claims.append(claims.of_facts(active, PATCH))
-        self.screen.detail(table.processes(active, PATCH))
-        self.screen.detail("stop: all threads, to switch (byte: nobody is stopped); held: one thread alone, to load")
+        self.screen.table(table.processes(active, PATCH))
+        self.screen.detail("stop: all threads, to switch (byte: nobody); held: one thread alone, to load")
 
     def roll_back(self) -> None:
         """Out again, by the other way to switch."""
@@ -113,13 +111,11 @@ class Demo:
 
     def conclude(self) -> None:
         """What the clients saw."""
-        self.screen.step(
-            "What the clients saw: connections, answers, and how long they waited (silence: nobody answered)"
-        )
+        self.screen.step("What the clients saw (silence: how long nobody got an answer)")
         moments = [*self.moments.values(), math.inf]
         phases = {name: self.traffic.over(*span) for name, span in zip(self.moments, zip(moments, moments[1:]))}
-        self.screen.detail(table.clients(phases))
-        self.screen.detail("servers, clients, SSH and Ansible share this machine; their waiting for a CPU is in there")
+        self.screen.table(table.clients(phases))
+        self.screen.detail("servers, clients and Ansible share this machine; waiting for a CPU is in there")
         self.claims = [*claims.of_clients(phases, CONNECTIONS), *self.claims]
 
     def play_pictured(self, name: str, wanted: str, **variables: Any) -> None:

@@ -22,18 +22,17 @@ class HostResult:
     deactivate: list[dict[str, Any]]
 
 
-def render(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
-    """The rows under their header, in aligned columns; the first LEFT columns to the left, all others to the right."""
+def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> list[list[str]]:
+    """The rows under their header, in cells of equal width; text is to the left in the first LEFT columns."""
     widths = [max(len(row[number]) for row in [header, *rows]) for number in range(len(header))]
 
-    def line(row: Sequence[str]) -> str:
-        cells = [cell.ljust(widths[n]) if n < left else cell.rjust(widths[n]) for n, cell in enumerate(row)]
-        return "  ".join(cells).rstrip()
+    def fill(row: Sequence[str]) -> list[str]:
+        return [cell.ljust(widths[n]) if n < left else cell.rjust(widths[n]) for n, cell in enumerate(row)]
 
-    return "\n".join([line(header), "  ".join("-" * width for width in widths), *(line(row) for row in rows)])
+    return [fill(header), ["-" * width for width in widths], *(fill(row) for row in rows)]
 
 
-def processes(results: dict[str, HostResult], patch: str) -> str:
+def processes(results: dict[str, HostResult], patch: str) -> list[list[str]]:
     """One row for each process that has the patch, from the facts; `held` is from the task that loaded it."""
     header = ("host", "process", "patch", "state", "verified", "switch", "threads", "stop us", "held us")
     rows = []
@@ -55,10 +54,10 @@ def processes(results: dict[str, HostResult], patch: str) -> str:
                             str(held.get(process["pid"], "?")),
                         )
                     )
-    return render(header, rows, left=6)
+    return aligned(header, rows, left=6)
 
 
-def clients(phases: dict[str, dict[str, Sum]]) -> str:
+def clients(phases: dict[str, dict[str, Sum]]) -> list[list[str]]:
     """What the clients of each host saw in each phase; PHASES maps a phase's name to the hosts' sums."""
     header = ("host", "while", "open", "lost", "wrong", "answers", "p50 ms", "p99 ms", "worst ms", "silence ms")
     rows = []
@@ -79,4 +78,4 @@ def clients(phases: dict[str, dict[str, Sum]]) -> str:
                     f"{seen.silence:.1f}",
                 )
             )
-    return render(header, rows, left=2)
+    return aligned(header, rows, left=2)

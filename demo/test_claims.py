@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from demo import answers, claims
-from demo.table import HostResult, render
+from demo.table import HostResult, aligned
 from demo.traffic import Sum
 
 
@@ -112,9 +112,5 @@ def test_percentiles() -> None:
 
 
 def test_a_table_is_aligned() -> None:
-    assert render(("host", "us"), [("a", "5"), ("node10", "1234")], left=1).splitlines() == [
-        "host      us",
-        "------  ----",
-        "a          5",
-        "node10  1234",
-    ]
+    rows = aligned(("host", "us"), [("a", "5"), ("node10", "1234")], left=1)
+    assert rows == [["host  ", "  us"], ["------", "----"], ["a     ", "   5"], ["node10", "1234"]]
