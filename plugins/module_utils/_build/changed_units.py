@@ -99,7 +99,7 @@ def compile_changed_units(
             linked = linked_object(old, before_folder)
             _require_machine_code(linked, old)
             same = [unit for unit in tree.units if unit.content is not None and unit.content == old.content]
-            placed = symbols.place(linked, same.index(old) if old in same else 0)
+            placed = symbols.place(linked, max(len(same), 1), same.index(old) if old in same else 0)
             if placed is None:
                 continue
             original = UnitCode(read_object_file(before[id(old)]), before[id(old)])

@@ -23,7 +23,8 @@ from .._elf.object_file import (
     ObjectFile,
     Symbol,
 )
-from .relocated_fields import masked
+from .relocated_fields import R_32, R_32S, R_PC32, R_PLT32, masked
+from .request import refuse
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,11 @@ class ArtifactSymbols:
                 if symbol.binding != STB_LOCAL or symbol.visibility:
                     self.globals[plain_name(symbol)] = symbol
 
-    def place(self, unit: ObjectFile, occurrence: int) -> PlacedUnit | None:
+    def place(self, unit: ObjectFile, twins: int, occurrence: int) -> PlacedUnit | None:
         """Where the unit's object lies in the artifact; None when the link left it out (an archive member not needed).
 
-        `occurrence`: how many units of the very same content were linked before this one.
+        `twins`: how many units of the very same content were linked; `occurrence`: how many of them before this one.
+        Raises BuildRefused symbol_ambiguous when several places fit and nothing tells them apart.
         """
         files = [symbol.name for symbol in unit.symbols() if symbol.kind == STT_FILE and symbol.name]
         groups = self.groups.get(files[0], []) if files else []
@@ -72,11 +74,18 @@ class ArtifactSymbols:
             if bases is not None and bases not in fitting:
                 fitting.append(bases)
         if len(fitting) > 1:
-            most = max(len(bases) for bases in fitting)
-            fitting = [bases for bases in fitting if len(bases) == most]
+            # The most sections whose bytes are there; among those, the fewest names that lead elsewhere.
+            ranks = [(-len(bases), self._wrong_names(unit, bases)) for bases in fitting]
+            fitting = [bases for bases, rank in zip(fitting, ranks) if rank == min(ranks)]
         if not fitting:
             return None
-        bases = fitting[min(occurrence, len(fitting) - 1)]
+        if len(fitting) not in (1, twins):
+            raise refuse(
+                "symbol_ambiguous",
+                "%d places in the object fit %s, and nothing tells them apart" % (len(fitting), unit.name),
+                file=unit.name,
+            )
+        bases = fitting[occurrence] if len(fitting) > 1 else fitting[0]
         symbols, sizes = {}, {}
         for symbol in unit.symbols():
             if not symbol.name or symbol.kind in (STT_SECTION, STT_FILE):
@@ -88,6 +97,32 @@ class ArtifactSymbols:
                 symbols[symbol.name] = self.globals[symbol.name].value
                 sizes[symbol.name] = symbol.size
         return PlacedUnit(bases, symbols, sizes) if bases else None
+
+    def _wrong_names(self, unit: ObjectFile, bases: dict[int, int]) -> int:
+        """How many globals of a unit placed so, and 32-bit references, are not where the symbol table has them."""
+        table = unit.symbols()
+        wrong = sum(
+            symbol.section in bases
+            and symbol.binding != STB_LOCAL
+            and symbol.name in self.globals
+            and self.globals[symbol.name].value != bases[symbol.section] + symbol.value
+            for symbol in table
+        )
+        for number, base in bases.items():
+            for entry in unit.relocations(unit.sections[number]):
+                target = table[entry.symbol]
+                if target.section in bases:
+                    address = bases[target.section] + target.value
+                elif not target.is_defined() and target.name in self.globals:
+                    address = self.globals[target.name].value
+                else:
+                    continue
+                if entry.kind not in (R_PC32, R_PLT32, R_32, R_32S):
+                    continue
+                origin = base + entry.offset if entry.kind in (R_PC32, R_PLT32) else 0
+                there = self.artifact.read(base + entry.offset, 4)
+                wrong += there != (address + entry.addend - origin & 0xFFFFFFFF).to_bytes(4, "little")
+        return wrong
 
     def _bases(self, unit: ObjectFile, group: dict[str, list[int]]) -> dict[int, int] | None:
         """Section number -> address, of sections whose bytes are there; None when local names contradict that."""

@@ -247,6 +247,49 @@ def test_same_file_name_in_two_folders(tmp_path: Path) -> None:
     assert [r.offset for r in patch.manifest.references if r.name == "state"] == [max(places["state"])]
 
 
+def test_same_code_in_two_files_that_calls_other_functions(tmp_path: Path) -> None:
+    """Both files have the same name, the same static functions and the same bytes but for where they call."""
+    util = "extern long %s_base(long);\nlong %s_calls;\n"
+    util += "__attribute__((noinline)) static long step(long x) { %s_calls++; return %s_base(x) + 1; }\n"
+    util += "long %s(long x) { return step(x) + 1; }\n"
+    files = {
+        "main.c": ASK,
+        "work.c": "long one(long), two(long);\nlong answer(long x) { return one(x) + two(x); }\n"
+        "long one_base(long x) { return x; }\nlong two_base(long x) { return x * 2; }\n",
+        "a/util.c": util % (("one",) * 5),
+        "b/util.c": util % (("two",) * 5),
+        "Makefile": MAKEFILE.replace("$(wildcard *.c)", "$(wildcard *.c */*.c)"),
+    }
+    one = project(tmp_path, files, {"b/util.c": files["b/util.c"].replace("(x) + 1; }\nlong", "(x) + 5; }\nlong")})
+    patch = one.patch()
+    assert functions(patch) == ["step"]
+    program = addresses(one.built())
+    # The linker put b/util.c behind a/util.c.
+    assert replaced(patch, "step").offset == max(program["step"])
+    assert [r.offset for r in patch.manifest.references if r.name == "two_calls"] == program["two_calls"]
+
+
+def test_one_object_linked_twice(tmp_path: Path) -> None:
+    """The same source compiled twice into the same bytes: only the order of the link tells the copies apart."""
+    makefile = """
+prog: main.o first.o second.o
+	$(CC) -o $@ $^
+first.o: part.c
+	$(CC) -O2 -DNAME=one -c -o $@ $<
+second.o: part.c
+	$(CC) -O2 -DNAME=two -c -o $@ $<
+"""
+    part = (
+        "__attribute__((noinline)) static long step(long x) { return x + 1; }\nlong NAME(long x) { return step(x); }\n"
+    )
+    main = ASK.replace("long answer(long x);", "long one(long), two(long);").replace("answer(x)", "one(x) + two(x)")
+    files = {"main.c": main, "part.c": part, "Makefile": makefile}
+    one = project(tmp_path, files, {"part.c": part.replace("x + 1", "x + 2")})
+    patch = one.patch()
+    assert functions(patch) == ["step", "step"]
+    assert sorted(f.offset for f in patch.manifest.functions) == sorted(addresses(one.built())["step"])
+
+
 def test_shared_library(tmp_path: Path) -> None:
     """Exported functions are called through the library's own slot, hidden ones directly."""
     lib = """
