@@ -16,12 +16,12 @@ from .._patch.content import Patch
 from .._process.maps import Mapping
 from .._process.objects import object_at
 from .._process.process import Process
-from .._process.select import ObjectFinder, Selection, exe_of, selected
+from .._process.select import ObjectFinder, Selection, exe_of, missing_pids, selected
 from .activate import Limits, Switched, activate, deactivate
 from .choose_switch import BYTE, JUMP
 from .inspect import inspect
 from .load import clear_remains, load, loaded_before, prepare
-from .region import file_name, find_region, find_regions
+from .region import file_name, find_region, find_regions, missing_patch
 from .unload import unload
 
 ABSENT, LOADED, ACTIVE = "absent", "loaded", "active"
@@ -139,6 +139,9 @@ def _switching(change: Callable[..., Switched], patch_id: str, limits: Limits, p
 
 def _run(operation: _Operation) -> Report:
     outcomes, unreadable = [], 0
+    for pid in missing_pids(operation.selection):
+        error = LivepatchError("process_gone", "there is no process %d" % pid)
+        outcomes.append(Outcome(pid, 0, "", error=error.as_dict()))
     for process in selected(operation.selection):
         outcome = Outcome(process.pid, process.start_time, "")
         try:
@@ -166,10 +169,13 @@ def _is_meant(operation: _Operation, process: Process, outcome: Outcome) -> bool
         outcome.object, outcome.build_id = first.path, operation.finder.build_id
     if first or _has_patch(mappings, operation.patch_id):
         return True
-    if operation.finder and operation.selection.pids and mappings:
-        raise LivepatchError(
-            "build_id_mismatch", "%s does not map the object of patch %s" % (process, operation.patch_id)
-        )
+    if operation.selection.pids and mappings:
+        if operation.finder:
+            raise LivepatchError(
+                "build_id_mismatch", "%s does not map the object of patch %s" % (process, operation.patch_id)
+            )
+        if operation.goal == ACTIVE:
+            raise missing_patch(operation.patch_id, str(process))
     return False
 
 

@@ -57,7 +57,7 @@ def exe_of(process: Process) -> str:
 def selected(selection: Selection) -> Iterator[Process]:
     """Every process of this host that is meant, open until the next one is asked for; never the caller itself.
 
-    Raises LivepatchError process_gone for a pid that is named and does not exist.
+    Pids that are named and do not exist are left out: see `missing_pids`.
     """
     pids = sorted(selection.pids) or [int(name) for name in os.listdir("/proc") if name.isdigit()]
     for pid in sorted(pids):
@@ -66,8 +66,6 @@ def selected(selection: Selection) -> Iterator[Process]:
         try:
             process = Process(pid)
         except LivepatchError:
-            if selection.pids:
-                raise
             continue
         with process:
             try:
@@ -76,6 +74,11 @@ def selected(selection: Selection) -> Iterator[Process]:
                 continue
             if meant:
                 yield process
+
+
+def missing_pids(selection: Selection) -> list[int]:
+    """The pids that are named and do not exist now."""
+    return [pid for pid in sorted(selection.pids) if not os.path.isdir("/proc/%d" % pid)]
 
 
 class ObjectFinder:

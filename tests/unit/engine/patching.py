@@ -12,7 +12,6 @@ import dataclasses
 import hashlib
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 from module_utils._elf.build_id import file_build_id
@@ -54,12 +53,25 @@ def object_bytes(path: Path, address: int, size: int) -> bytes:
     raise ValueError("%#x is not in %s" % (address, path))
 
 
-def make_patch(folder: Path, target: Path, source: str, replaced: list[str], patch_id: str = "fix", **manifest: object) -> Patch:
+def make_patch(
+    folder: Path, target: Path, source: str, replaced: list[str], patch_id: str = "fix", **manifest: object
+) -> Patch:
     """A patch that replaces functions of `target` by those of the same name in `source`."""
     code = folder / (patch_id + ".patch.c")
     code.write_text(source)
     made = folder / (patch_id + ".o")
-    run("gcc", "-O2", "-c", "-fPIC", "-fvisibility=hidden", "-fno-asynchronous-unwind-tables", "-ffunction-sections", "-o", str(made), str(code))
+    run(
+        "gcc",
+        "-O2",
+        "-c",
+        "-fPIC",
+        "-fvisibility=hidden",
+        "-fno-asynchronous-unwind-tables",
+        "-ffunction-sections",
+        "-o",
+        str(made),
+        str(code),
+    )
     undefined = run("nm", "-u", str(made)).split()[1::2]
     new = symbols(made)
     there = symbols(target)
@@ -80,9 +92,7 @@ def make_patch(folder: Path, target: Path, source: str, replaced: list[str], pat
             )
         )
     references = tuple(
-        Reference(name, "object", name, offset=there[name][0])
-        if name in there
-        else Reference(name, "external", name)
+        Reference(name, "object", name, offset=there[name][0]) if name in there else Reference(name, "external", name)
         for name in undefined
         if name != "_GLOBAL_OFFSET_TABLE_"
     )
@@ -107,7 +117,12 @@ class Running:
 
     def __init__(self, path: Path, *arguments: str, **options: object) -> None:
         self._process = subprocess.Popen(
-            [str(path), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, **options  # type: ignore[call-overload]
+            [str(path), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+            **options,  # type: ignore[call-overload]
         )
         self.pid: int = self._process.pid
         assert self.line() == "ready"
@@ -125,8 +140,12 @@ class Running:
 
     def ask(self, question: str) -> str:
         """The line it answers to a line."""
-        self._process.stdin.write(question + "\n")
+        self.send(question)
         return self.line()
+
+    def send(self, question: str) -> None:
+        """Give it a line, and wait for nothing."""
+        self._process.stdin.write(question + "\n")
 
     def alive(self) -> bool:
         """True while it runs."""
@@ -141,6 +160,3 @@ class Running:
 def livepatch_mappings(pid: int) -> list[str]:
     """The lines of /proc/PID/maps that name a patch."""
     return re.findall(r".*livepatch:.*", Path("/proc/%d/maps" % pid).read_text())
-
-
-
