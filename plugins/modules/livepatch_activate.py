@@ -49,11 +49,14 @@ options:
     description:
       - V(entry) lets each function switch by itself, without a stop where that can be.
       - V(atomic) switches all functions of the patch in one stop.
+      - V(quiescent) does so at a moment when no thread is inside any of them, or due to return into one. Who is inside
+        is found from registers and from every word of the threads' stacks; not knowing counts as inside.
       - By default, what the patch was built for, which is the least it needs. Asking for less is refused.
     type: str
     choices:
       - entry
       - atomic
+      - quiescent
   timeout:
     description: Seconds over which a busy function or an exceeded budget is tried again.
     type: float
@@ -150,7 +153,7 @@ def main() -> None:
             "state": {"type": "str", "choices": ["active", "inactive"], "default": "active"},
             "processes": PROCESSES_SPEC,
             "max_stop_ms": {"type": "float", "default": 100},
-            "consistency": {"type": "str", "choices": ["entry", "atomic"]},
+            "consistency": {"type": "str", "choices": ["entry", "atomic", "quiescent"]},
             "timeout": {"type": "float", "default": 10},
             "require_target": {"type": "bool", "default": False},
         },

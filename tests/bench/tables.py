@@ -10,6 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import module_run
 import pauses
 
 
@@ -26,12 +27,14 @@ def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 10
     with tempfile.TemporaryDirectory() as folder:
         rows = pauses.measure(Path(folder), rounds)
+        runs = module_run.measure(Path(folder))
     title = "Pauses of a program's threads, microseconds: medians of %d rounds; %d processors, Linux %s" % (
         rounds,
         os.cpu_count() or 0,
         os.uname().release,
     )
     print(table(title, pauses.HEADINGS, rows))
+    print(table("One module run on a host, a program with 6000 functions", module_run.HEADINGS, runs))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from .._elf.object_file import SHF_EXECINSTR, STT_FUNC, STT_IFUNC, STT_NOTYPE, STT_TLS
 from .._patch.content import BSS, DATA, RODATA, TEXT, Patch, Relocation, Section, Symbol
-from .._patch.manifest import BoundObject, ChangedValue, Manifest, Reference, ReplacedFunction
+from .._patch.manifest import BoundObject, ChangedValue, ColdCode, Manifest, Reference, ReplacedFunction
 from .._patch.relocation_names import RELOCATION_NAMES
 from .atoms import Atom, Field
 from .changed_units import ChangedUnits
@@ -109,6 +109,7 @@ class PatchAssembly:
             version=self.request.version,
             object=BoundObject(self._object_name(), self.deployed.build_id, arch),
             functions=functions,
+            cold=self._cold_code(),
             data=tuple(self._changed_values()),
             references=tuple(sorted(self._references.values(), key=lambda r: r.symbol)),
             new_symbols=tuple(sorted(p.symbol for p in self._at.values() if p.one.atom.name and not p.one.replaces)),
@@ -267,6 +268,18 @@ class PatchAssembly:
             place.symbol,
             atom.size,
         )
+
+    def _cold_code(self) -> tuple[ColdCode, ...]:
+        """The cold parts that the replaced functions have in the object."""
+        found = set()
+        for one in self.contents.replaced():
+            old, placed = one.change.original(one.atom), one.change.placed
+            if old is None or placed is None:
+                continue
+            for name, address in placed.symbols.items():
+                if any(name.startswith(function + ".cold") for function in old.names):
+                    found.add((address, placed.sizes[name], name))
+        return tuple(ColdCode(name, address, size) for address, size, name in sorted(found))
 
     def _changed_values(self) -> list[ChangedValue]:
         values = []

@@ -87,7 +87,8 @@ def activate(process: Process, patch_id: str, limits: Limits, pretend: bool = Fa
     ]
     _check_ours(process, region, replaced)
     steps = [(region, ACTIVATING, ACTIVE)] + [(other, DEACTIVATING, LOADED) for other in replaced]
-    return _run(process, steps, _writes(process, region, replaced), limits, pretend)
+    old_code = list(region.replaced) + [part for other in replaced for part in other.code_ranges()]
+    return _run(process, steps, _writes(process, region, replaced), old_code, limits, pretend)
 
 
 def deactivate(process: Process, patch_id: str, limits: Limits, pretend: bool = False) -> Switched:
@@ -110,18 +111,27 @@ def deactivate(process: Process, patch_id: str, limits: Limits, pretend: bool = 
     limits = _with_consistency(region, limits)
     _check_ours(process, region, [])
     writes = [write_of(site, site.new, site.old) for site, state in zip(region.sites, states) if state == NEW]
-    return _run(process, [(region, DEACTIVATING, LOADED)], writes, limits, pretend)
+    return _run(process, [(region, DEACTIVATING, LOADED)], writes, region.code_ranges(), limits, pretend)
 
 
 def _run(
-    process: Process, steps: list[tuple[Region, int, int]], writes: list[Write], limits: Limits, pretend: bool
+    process: Process,
+    steps: list[tuple[Region, int, int]],
+    writes: list[Write],
+    old_code: list[tuple[int, int]],
+    limits: Limits,
+    pretend: bool,
 ) -> Switched:
-    """Note what is under way, switch, note the end; on failure note that nothing changed."""
+    """Note what is under way, switch, note the end; on failure note that nothing changed.
+
+    `old_code`: the ranges that the switch leads away from; with consistency quiescent nobody may be inside them.
+    """
     stopless = limits.consistency == "entry" and all(
         len(write.new) == 1 and write.site.kind == BYTE for write in writes
     )
     if pretend:
         return Switched(True, "byte" if stopless else "stop", 0, 0)
+    quiet = old_code if limits.consistency == "quiescent" else []
     before = [region for region, _during, _after in steps]
     now = [_note(process, region, during) for region, during, _after in steps]
     try:
@@ -129,12 +139,9 @@ def _run(
             switch_running(process, writes)
             stop_us, attempts = 0, 1
         else:
-            ranges = [
-                (write.site.address, write.site.address + len(write.old))
-                for write in writes
-                if write.site.kind != "data"
-            ]
-            stop_us, attempts = switch_stopped(process, writes, ranges, limits.max_stop, limits.timeout)
+            stop_us, attempts = switch_stopped(
+                process, writes, _forbidden(writes), quiet, limits.max_stop, limits.timeout
+            )
     except BaseException:
         # The bytes say the same without it: a failure to note the failure must not hide it.
         with contextlib.suppress(LivepatchError, OSError):
@@ -153,6 +160,15 @@ def _run(
         )
         write_mutable(process.memory, region, mutable)
     return Switched(True, switch, stop_us, attempts)
+
+
+def _forbidden(writes: list[Write]) -> list[tuple[int, int]]:
+    """Inside the bytes that become one branch nobody may stand: only before them, or behind."""
+    return [
+        (write.site.address + 1, write.site.address + len(write.old))
+        for write in writes
+        if write.site.kind != "data" and len(write.old) > 1
+    ]
 
 
 def _writes(process: Process, region: Region, replaced: list[Region]) -> list[Write]:
@@ -208,23 +224,11 @@ def _region(regions: list[Region], patch_id: str, process: Process) -> Region:
 def _with_consistency(region: Region, limits: Limits) -> Limits:
     needed = region.patch["consistency"]
     asked = limits.consistency or needed
-    if asked == "quiescent":
-        raise LivepatchError(
-            "patch_unsupported",
-            "consistency quiescent is asked for, which this version cannot give",
-            "Build the patch with consistency entry or atomic, if that is safe for it.",
-        )
     if CONSISTENCIES.index(asked) < CONSISTENCIES.index(needed):
         raise LivepatchError(
             "patch_unsupported",
             "patch %s needs consistency %s, less was asked for: %s" % (region.id, needed, asked),
             "Set 'consistency: %s', or leave it out." % needed,
-        )
-    if asked == "quiescent":
-        raise LivepatchError(
-            "patch_unsupported",
-            "patch %s asks for consistency quiescent, which this version cannot prove" % region.id,
-            "Build the patch with 'consistency: atomic' if its functions may run old and new side by side.",
         )
     return replace(limits, consistency=asked)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Iterator
 
 from .._elf.header import PF_X
 from .._errors import LivepatchError
@@ -67,6 +68,9 @@ def prepare(process: Process, patch: Patch, forms: tuple[str, ...] = (BYTE, JUMP
         if not target.holds(function.offset, max(function.size, len(function.entry) // 2), PF_X):
             raise LivepatchError("patch_corrupt", "the patch places %s outside the code of its object" % function.name)
         check_original(memory, regions, function, target.bias + function.offset, str(process))
+    for cold in manifest.cold:
+        if not target.holds(cold.offset, cold.size, PF_X):
+            raise LivepatchError("patch_corrupt", "the patch places %s outside the code of its object" % cold.name)
     for value in manifest.data:
         if not target.holds(value.offset, len(value.old) // 2, 0):
             raise LivepatchError("patch_corrupt", "the patch places %s outside its object" % value.name)
@@ -172,7 +176,16 @@ def _region(
         sites=tuple(_sites(switches, target, patch)),
         parts=tuple(parts),
         digests=tuple((start, size, hashlib.sha256(body).hexdigest()) for start, size, body in kept),
+        replaced=tuple(_replaced(patch, target.bias)),
     )
+
+
+def _replaced(patch: Patch, bias: int) -> Iterator[tuple[int, int]]:
+    """Where a thread is inside a replaced function: behind the start of its first instruction, or in a cold part."""
+    for function in patch.manifest.functions:
+        yield bias + function.offset + 1, bias + function.offset + function.size
+    for cold in patch.manifest.cold:
+        yield bias + cold.offset, bias + cold.offset + cold.size
 
 
 def _sites(switches: list[Switch], target: MappedObject, patch: Patch) -> list[Site]:

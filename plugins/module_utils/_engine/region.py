@@ -71,7 +71,12 @@ class Site:
 
 @dataclass(frozen=True)
 class Region:
-    """A region found in, or about to be put into, a process. `parts`: (start, size, PROT_ bits) of all its mappings."""
+    """A region found in, or about to be put into, a process.
+
+    `parts`: (start, size, PROT_ bits) of all its mappings. `digests`: (start, size, SHA-256) of what nobody may ever
+    write to. `replaced`: (start, end) of the program's own code that the patch replaces: who is there is inside an old
+    function.
+    """
 
     address: int
     mutable: Mutable
@@ -84,6 +89,7 @@ class Region:
     sites: tuple[Site, ...]
     parts: tuple[tuple[int, int, int], ...]
     digests: tuple[tuple[int, int, str], ...]
+    replaced: tuple[tuple[int, int], ...] = ()
 
     def code_ranges(self) -> list[tuple[int, int]]:
         """The address ranges [start, end) in which the patch has code: its text and its branches."""
@@ -105,6 +111,7 @@ def describe(region: Region) -> bytes:
         ],
         "parts": region.parts,
         "digests": region.digests,
+        "replaced": region.replaced,
     }
     return json.dumps(plain, sort_keys=True).encode("ascii")
 
@@ -193,6 +200,7 @@ def _parse(address: int, mutable: Mutable, plain: dict[str, Any]) -> Region:
         ),
         parts=tuple((int(start), int(size), int(protection)) for start, size, protection in plain["parts"]),
         digests=tuple((int(start), int(size), str(digest)) for start, size, digest in plain["digests"]),
+        replaced=tuple((int(start), int(end)) for start, end in plain["replaced"]),
     )
 
 

@@ -13,12 +13,14 @@ from .._process.memory import Memory
 from .._process.process import Process
 from .._ptrace.stop import BudgetExceeded, StopWindow, stopped
 from .._ptrace.tracer import as_tracer
-from .inside import Inside, threads_inside
+from .inside import Inside, anyone_inside, threads_inside
 from .region import Site
 from .restore import put_back
 
 # Between two attempts, seconds: long enough for a thread to leave a function, short beside any timeout.
 _PAUSE = 0.02
+# How long one thread may take to come to a stop before it counts as busy, seconds.
+_LOOK = 0.1
 
 
 @dataclass(frozen=True)
@@ -52,26 +54,33 @@ def switch_running(process: Process, writes: list[Write]) -> None:
 
 
 def switch_stopped(
-    process: Process, writes: list[Write], ranges: list[tuple[int, int]], max_stop: float, timeout: float
+    process: Process,
+    writes: list[Write],
+    forbidden: list[tuple[int, int]],
+    quiet: list[tuple[int, int]],
+    max_stop: float,
+    timeout: float,
 ) -> tuple[int, int]:
     """Make all writes in one stop of all threads; (stop time in microseconds, attempts).
 
-    `ranges`: the bytes [start, end) that are overwritten as a whole, inside which nobody may stand. `max_stop` and
-    `timeout` are seconds. Raises LivepatchError stop_budget_exceeded or function_busy when no attempt until `timeout`
-    succeeded, and as Memory.write does; then every byte is as it was and all threads run.
+    `forbidden`, `quiet`: ranges [start, end) in which nobody may be, the bytes that are overwritten and the code that
+    is left; while somebody is in `quiet`, nobody else is kept stopped. `max_stop` and `timeout` are seconds. Raises
+    LivepatchError stop_budget_exceeded or function_busy when no attempt until `timeout` succeeded, and as Memory.write
+    does; then every byte is as it was and all threads run.
     """
     _check(process.memory, writes, str(process))
     end = time.monotonic() + timeout
     attempts = 0
-    insides = [(start + 1, stop) for start, stop in ranges if stop - start > 1]
     while True:
         attempts += 1
         try:
-            busy, stop_us = as_tracer(lambda: _attempt(process, writes, insides, max_stop))
+            busy, stop_us = as_tracer(lambda: _attempt(process, writes, forbidden, quiet, max_stop))
             if not busy:
                 return stop_us, attempts
             error = LivepatchError(
-                "function_busy", "thread %d of %s stands in the bytes to be overwritten" % (busy[0].tid, process)
+                "function_busy",
+                "thread %d of %s is, or may come back, inside code that is to be replaced (at %#x), %d attempts"
+                % (busy[0].tid, process, busy[0].where, attempts),
             )
         except BudgetExceeded as exceeded:
             error = LivepatchError(
@@ -85,12 +94,19 @@ def switch_stopped(
 
 
 def _attempt(
-    process: Process, writes: list[Write], insides: list[tuple[int, int]], max_stop: float
+    process: Process,
+    writes: list[Write],
+    forbidden: list[tuple[int, int]],
+    quiet: list[tuple[int, int]],
+    max_stop: float,
 ) -> tuple[list[Inside], int]:
-    """Stop, and write unless a thread stands in `insides`; who does, and how long all stood still, microseconds."""
-    mappings = process.maps() if insides else []
+    """Stop, and write unless somebody is where nobody may be; who is, and how long all stood still, microseconds."""
+    inside = anyone_inside(process, quiet, _LOOK) if quiet else None
+    if inside is not None:
+        return [inside], 0
+    mappings = process.maps() if forbidden or quiet else []
     with stopped(process, max_stop) as window:
-        busy = threads_inside(process, mappings, window.registers, insides) if insides else []
+        busy = threads_inside(process, mappings, window.registers, forbidden + quiet) if forbidden or quiet else []
         if not busy:
             _write_all(process, window, writes)
     return busy, window.stop_us

@@ -54,6 +54,15 @@ class ReplacedFunction:
 
 
 @dataclass(frozen=True)
+class ColdCode:
+    """Code of a replaced function that the compiler put elsewhere (`NAME.cold`): a thread there is inside it, too."""
+
+    name: str
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
 class ChangedValue:
     """One value of the object to be overwritten on activation: `old` and `new` are hex, of the same length."""
 
@@ -88,6 +97,7 @@ class Manifest:
     version: str
     object: BoundObject
     functions: tuple[ReplacedFunction, ...]
+    cold: tuple[ColdCode, ...] = ()
     data: tuple[ChangedValue, ...] = ()
     references: tuple[Reference, ...] = ()
     new_symbols: tuple[str, ...] = ()
@@ -128,7 +138,12 @@ def parse_manifest(raw: bytes) -> Manifest:
             "the patch file has format %r, this collection reads format %d" % (plain.get("format"), FORMAT),
         )
     del plain["format"]
-    for name, kind in (("functions", ReplacedFunction), ("data", ChangedValue), ("references", Reference)):
+    for name, kind in (
+        ("functions", ReplacedFunction),
+        ("cold", ColdCode),
+        ("data", ChangedValue),
+        ("references", Reference),
+    ):
         rows = plain.get(name)
         if not isinstance(rows, list):
             raise _corrupt("'%s' is missing or not a list" % name)
