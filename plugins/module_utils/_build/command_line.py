@@ -1,7 +1,7 @@
 # Copyright (c) 2026 cgl.livepatch contributors
 # GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Building a patch without Ansible: PYTHONPATH=plugins python3 -m module_utils._build --help."""
+"""Building a patch without Ansible: PYTHONPATH=plugins python3 -m module_utils._build.command_line --help."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import sys
+from typing import TextIO
 
 from .._errors import LivepatchError
 from .build import build
@@ -17,7 +18,7 @@ from .request import BuildRefused, BuildRequest
 
 def main() -> int:
     """Build one patch; 0 when it was written, 1 when it was refused or failed (the reasons are printed as JSON)."""
-    parser = argparse.ArgumentParser(prog="python3 -m module_utils._build", description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--name", required=True)
     parser.add_argument("--source", required=True, help="the original tree")
     parser.add_argument("--diff", action="append", default=[], help="may be given several times")
@@ -49,18 +50,22 @@ def main() -> int:
         cache=given.cache,
     )
     try:
-        result = build(request, lambda text: print(text, file=sys.stderr))
+        result = build(request, lambda text: _tell(sys.stderr, text))
     except BuildRefused as error:
-        print(json.dumps({"refusals": [refusal.as_dict() for refusal in error.refusals]}, indent=2))
+        _tell(sys.stdout, json.dumps({"refusals": [refusal.as_dict() for refusal in error.refusals]}, indent=2))
         return 1
     except LivepatchError as error:
-        print(json.dumps({"error": error.as_dict()}, indent=2))
+        _tell(sys.stdout, json.dumps({"error": error.as_dict()}, indent=2))
         return 1
     with open(given.dest, "wb") as stream:
         stream.write(result.content)
-    print(json.dumps(result.summary, indent=2))
+    _tell(sys.stdout, json.dumps(result.summary, indent=2))
     return 0
 
 
+def _tell(stream: TextIO, text: str) -> None:
+    stream.write(text + "\n")
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())
