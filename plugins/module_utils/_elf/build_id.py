@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 
 from .header import PT_LOAD, PT_NOTE, Header, NotElf, Read, parse_header
@@ -60,8 +61,7 @@ def file_build_id(path: str) -> str | None:
     with open(path, "rb") as stream:
 
         def read(offset: int, size: int) -> bytes:
-            stream.seek(offset)
-            return stream.read(size)
+            return os.pread(stream.fileno(), size, offset) if offset < 1 << 63 else b""
 
         header = parse_header(read)
         for segment in header.segments:

@@ -78,6 +78,8 @@ def parse_header(read: Read, start: int = 0) -> Header:
     if (count and entry_size != 56) or count > _MOST_PROGRAM_HEADERS:
         raise NotElf("program header table of %d entries of %d bytes" % (count, entry_size))
     table = read(start + table_offset, count * 56) if count else b""
+    if len(table) != count * 56:
+        raise NotElf("program header table of %d entries past the end" % count)
     segments = tuple(
         Segment(
             kind=fields[0], flags=fields[1], offset=fields[2], address=fields[3], file_size=fields[5], size=fields[6]

@@ -39,11 +39,16 @@ class Image:
     """
 
     def __init__(self, patch: Patch, description_size: int) -> None:
-        """`description_size`: bytes kept free at the start. Raises LivepatchError patch_unsupported."""
+        """`description_size`: bytes kept free at the start.
+
+        Raises LivepatchError patch_unsupported or patch_corrupt.
+        """
         self._patch = patch
         for entry in patch.relocations:
             if entry.kind not in relocation.SUPPORTED:
                 raise LivepatchError("patch_unsupported", "relocation type %d for %s" % (entry.kind, entry.symbol))
+            if entry.offset + relocation.FIELD_SIZE.get(entry.kind, 4) > patch.sections[entry.section].size:
+                raise LivepatchError("patch_corrupt", "the field for %s lies outside its section" % entry.symbol)
         external = sorted(ref.symbol for ref in patch.manifest.references if ref.kind == "external")
         slotted = {entry.symbol for entry in patch.relocations if relocation.needs_slot(entry.kind)}
         slots = sorted(slotted | set(external))

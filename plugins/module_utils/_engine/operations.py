@@ -211,7 +211,7 @@ def _look(process: Process, patch_id: str, outcome: Outcome) -> None:
         outcome.state, outcome.verified = ABSENT, True
         return
     first = [mapping for mapping in mappings if mapping.start == region.object_start]
-    objects = [found for mapping in first for found in [object_at(process.memory, mapping)] if found]
+    objects = [found for mapping in first for found in [object_at(process.memory, mappings, mapping)] if found]
     inspected = inspect(process, region, objects, regions)
     outcome.state, outcome.verified = inspected.state, inspected.verified
     outcome.object, outcome.build_id = region.object_path, str(region.patch["build_id"])

@@ -28,6 +28,7 @@ class Resolver:
         self._target = target
         self._mapped = mapped
         self._linked: list[LinkedObject] | None = None
+        self._scope: list[LinkedObject] | None = None
 
     def addresses(self, manifest: Manifest) -> dict[str, int]:
         """The run-time address of every reference, by symbol. Raises LivepatchError symbol_not_found or
@@ -52,7 +53,9 @@ class Resolver:
         return self._look_up(reference)
 
     def _look_up(self, reference: Reference) -> int:
-        for candidate in scope_of(self._objects(), self._target.bias):
+        if self._scope is None:
+            self._scope = scope_of(self._objects(), self._target.bias)
+        for candidate in self._scope:
             found = candidate.table.look_up(reference.name, reference.version)
             if found is None:
                 continue
@@ -64,7 +67,7 @@ class Resolver:
     def _resolved(self, reference: Reference, owner: LinkedObject, found: Definition) -> int:
         """What the process itself chose for an IFUNC: we must not run its resolver."""
         for candidate, slot in self._slots():
-            bound = slot.name == reference.name and slot.kind in _BOUND_KINDS
+            bound = slot.name == reference.name and slot.kind in _BOUND_KINDS and not slot.addend
             own = candidate is owner and slot.kind == _IRELATIVE and owner.table.bias + slot.addend == found.address
             if bound or own:
                 value = slot_value(self._process.memory, slot.address)

@@ -180,11 +180,16 @@ def _record(kind: Any, row: Any, where: str) -> Any:
         raise _corrupt("%s does not have the fields %s" % (where, ", ".join(sorted(fields))))
     for name, value in row.items():
         declared = fields[name].type
-        if declared == "str" and not isinstance(value, str):
+        if declared == "str" and not (isinstance(value, str) and _is_text(value)):
             raise _corrupt("'%s' of %s is not a string" % (name, where))
         if declared == "int" and (not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < _TOP):
             raise _corrupt("'%s' of %s is not an address or size" % (name, where))
     return kind(**row)
+
+
+def _is_text(value: str) -> bool:
+    """True for what can be a name in a file or a process: no half characters, no zero."""
+    return "\0" not in value and not any(0xD800 <= ord(character) < 0xE000 for character in value)
 
 
 def _check(manifest: Manifest) -> None:

@@ -38,33 +38,21 @@ def read_patch(raw: bytes) -> Patch:
     """
     if len(raw) > MOST_FILE_BYTES:
         raise _corrupt("it is larger than %d MiB" % (MOST_FILE_BYTES >> 20))
-    from elftools.common.exceptions import ELFError
-    from elftools.construct import ConstructError
+    from elftools.elf.elffile import ELFFile
 
     try:
-        return _parse(raw)
+        return _parse(raw, ELFFile)
     except LivepatchError:
         raise
-    except (
-        ELFError,
-        ConstructError,
-        ValueError,
-        KeyError,
-        IndexError,
-        TypeError,
-        AttributeError,
-        OverflowError,
-    ) as error:
+    except Exception as error:
         # pyelftools has no closed set of exceptions for hostile input; each of them means the same here.
         raise _corrupt("%s: %s" % (type(error).__name__, error)) from None
 
 
-def _parse(raw: bytes) -> Patch:
-    from elftools.elf.elffile import ELFFile
-
+def _parse(raw: bytes, elf_file: Any) -> Patch:
     if raw[:4] != b"\x7fELF":
         raise _corrupt("it is not an ELF file")
-    elf = ELFFile(io.BytesIO(raw))
+    elf = elf_file(io.BytesIO(raw))
     if elf.elfclass != 64 or not elf.little_endian or elf["e_type"] != "ET_REL":
         raise _corrupt("it is not a relocatable 64-bit little-endian object")
     stored = elf.get_section_by_name(SECTION)

@@ -17,7 +17,7 @@ from .._elf.header import PT_DYNAMIC, NotElf, parse_header
 from .memory import Memory
 from .process import Process
 
-_AT_PHDR = 3
+_AT_PHDR, _AT_SYSINFO_EHDR = 3, 33
 # More objects than any real program links; a damaged list must not keep us reading.
 _MOST_OBJECTS = 8192
 
@@ -35,12 +35,15 @@ class LinkedObject:
 
 
 def executable_start(process: Process) -> int:
-    """The address of the executable's first page (getauxval(3), AT_PHDR), 0 when it cannot be told."""
+    """The address of the executable's first page, 0 when it cannot be told."""
+    return _auxiliary(process, _AT_PHDR) & ~0xFFF
+
+
+def _auxiliary(process: Process, kind: int) -> int:
+    """What the kernel told the program at its start (getauxval(3)), 0 when it did not."""
     vector = process.read_bytes("auxv")
     values = dict(struct.iter_unpack("<QQ", vector[: len(vector) - len(vector) % 16]))
-    headers = values.get(_AT_PHDR, 0)
-    start: int = headers & ~0xFFF
-    return start
+    return int(values.get(kind, 0))
 
 
 def linked_objects(process: Process) -> list[LinkedObject]:
@@ -60,11 +63,14 @@ def linked_objects(process: Process) -> list[LinkedObject]:
     debug = main.value(DT_DEBUG)
     if not debug:
         return [LinkedObject("", main)]
+    # The kernel's own object is in the list, but no name is looked up in it: its clock_gettime sets no errno.
+    kernels = _auxiliary(process, _AT_SYSINFO_EHDR)
     found: list[LinkedObject] = []
     at = struct.unpack("<Q", memory.read(debug + 8, 8))[0]
     while at and len(found) < _MOST_OBJECTS:
         address, name_at, table_at, following = struct.unpack("<QQQQ", memory.read(at, 32))
-        found.append(LinkedObject(text_at(memory.read, name_at), DynamicTable(memory.read, address, table_at)))
+        if not kernels or address != kernels:
+            found.append(LinkedObject(text_at(memory.read, name_at), DynamicTable(memory.read, address, table_at)))
         at = following
     return found
 

@@ -26,6 +26,8 @@ class Memory:
         Raises OSError (EIO, EFAULT) where nothing is mapped, LivepatchError process_gone when the address space is
         gone.
         """
+        if not 0 <= address < 1 << 63:
+            raise OSError(errno.EFAULT, "no process has memory at %#x" % address)
         data = os.pread(self._descriptor, size, address)
         if len(data) == size:
             return data
@@ -38,7 +40,7 @@ class Memory:
         """Up to `size` bytes at `address`: fewer where the mapping ends, none where there is none."""
         try:
             return os.pread(self._descriptor, size, address)
-        except OSError:
+        except (OSError, OverflowError):
             return b""
 
     def write(self, address: int, data: bytes) -> None:

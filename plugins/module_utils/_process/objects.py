@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .._elf.build_id import memory_build_id
-from .._elf.header import Header, NotElf
+from .._elf.header import PF_X, Header, NotElf
 from .._errors import LivepatchError
-from .maps import DELETED, Mapping
+from .maps import DELETED, Mapping, mapping_at
 from .memory import Memory
 
 
@@ -42,16 +42,24 @@ def candidate_starts(mappings: list[Mapping]) -> list[Mapping]:
 
 def mapped_objects(memory: Memory, mappings: list[Mapping]) -> list[MappedObject]:
     """Every object with a build-id, in address order; what is no ELF object or has none is left out."""
-    return [found for mapping in candidate_starts(mappings) for found in [object_at(memory, mapping)] if found]
+    return [
+        found for mapping in candidate_starts(mappings) for found in [object_at(memory, mappings, mapping)] if found
+    ]
 
 
-def object_at(memory: Memory, mapping: Mapping) -> MappedObject | None:
-    """The object whose first page is `mapping`, or None when it is no object with a build-id."""
+def object_at(memory: Memory, mappings: list[Mapping], mapping: Mapping) -> MappedObject | None:
+    """The object whose first page is `mapping`, or None when it is no object with a build-id.
+
+    A file that is only read through a mapping (by a debugger, or by a program that looks up its own symbols) is no
+    object of the process: there is no code where its headers place it.
+    """
     try:
         header, bias, build_id = memory_build_id(memory.read, mapping.start)
     except (NotElf, OSError):
         return None
-    if build_id is None:
+    code = [segment for segment in header.loads() if segment.flags & PF_X and segment.file_size]
+    places = [mapping_at(mappings, bias + segment.address) for segment in code]
+    if build_id is None or not all(place and place.is_executable() for place in places):
         return None
     end = bias + max(segment.address + segment.size for segment in header.loads())
     deleted = mapping.path.endswith(DELETED)

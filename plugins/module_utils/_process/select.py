@@ -93,7 +93,7 @@ class ObjectFinder:
         for mapping in candidate_starts(mappings):
             key = (mapping.device, mapping.inode, mapping.end - mapping.start)
             if key not in self._known:
-                found = object_at(process.memory, mapping)
+                found = object_at(process.memory, mappings, mapping)
                 self._known[key] = found.build_id if found else ""
             if self._known[key] == self.build_id:
                 return mapping
