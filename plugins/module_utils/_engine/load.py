@@ -138,12 +138,16 @@ def clear_remains(process: Process, patch_id: str) -> bool:
             "patch %s was loaded into %s by another version of cgl.livepatch" % (patch_id, process),
             "Use that version to take it out.",
         )
-    open_files = tuple(
-        number for number in process.descriptors() if process.link("fd/%d" % number) == file_name(patch_id)
-    )
-    if left or open_files:
-        unmap(process, [(mapping.start, mapping.end - mapping.start) for mapping in left], open_files)
-    return bool(left or open_files)
+    files = left_open(process, patch_id)
+    if left or files:
+        unmap(process, [(mapping.start, mapping.end - mapping.start) for mapping in left], files)
+    return bool(left or files)
+
+
+def left_open(process: Process, patch_id: str) -> tuple[int, ...]:
+    """Descriptors of a patch's memfd that a tool that died while loading it left open in the process."""
+    name = file_name(patch_id)
+    return tuple(number for number in process.descriptors() if process.link("fd/%d" % number) == name)
 
 
 def _region(

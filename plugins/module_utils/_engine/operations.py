@@ -20,7 +20,7 @@ from .._process.select import ObjectFinder, Selection, exe_of, missing_pids, sel
 from .activate import Limits, Switched, activate, deactivate
 from .choose_switch import BYTE, JUMP
 from .inspect import inspect
-from .load import clear_remains, load, loaded_before, prepare
+from .load import clear_remains, left_open, load, loaded_before, prepare
 from .region import file_name, find_region, find_regions, missing_patch
 from .unload import unload
 
@@ -168,6 +168,8 @@ def _is_meant(operation: _Operation, process: Process, outcome: Outcome) -> bool
     if first and operation.finder:
         outcome.object, outcome.build_id = first.path, operation.finder.build_id
     if first or _has_patch(mappings, operation.patch_id):
+        return True
+    if operation.goal == ABSENT and mappings and left_open(process, operation.patch_id):
         return True
     if operation.selection.pids and mappings:
         if operation.finder:

@@ -1,0 +1,336 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Whatever fails, wherever: the process is as it was or as it was asked to be, never between; a next run succeeds."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import time
+from pathlib import Path
+from typing import Callable
+
+import pytest
+from patching import Running, compile_program, make_patch
+from snapshots import Snapshot, snapshot, states, tracers
+
+from module_utils._engine.activate import Limits
+from module_utils._engine.operations import (
+    Outcome,
+    Report,
+    activate_patch,
+    deactivate_patch,
+    load_patch,
+    unload_patch,
+)
+from module_utils._errors import LivepatchError
+from module_utils._patch.content import Patch
+from module_utils._process.memory import Memory
+from module_utils._process.select import Selection
+from module_utils._ptrace import hold, injected_call, stop
+
+PROGRAM = r"""
+#include <pthread.h>
+#include <stdio.h>
+#include <unistd.h>
+__attribute__((noinline, noipa)) int first(int x) { return x + (int)getpid() * 0 + 1; }
+__attribute__((noinline, noipa)) int second(int x) { return x + (int)getpid() * 0 + 2; }
+static void *idle(void *nothing) { for (;;) pause(); }
+int main(void) {
+    char line[100];
+    pthread_t thread;
+    for (int index = 0; index < 3; index++) pthread_create(&thread, 0, idle, 0);
+    setvbuf(stdout, 0, _IOLBF, 0);
+    puts("ready");
+    while (fgets(line, sizeof line, stdin)) printf("%d\n", second(first(0)));
+}
+"""
+FIXED = r"""
+#include <unistd.h>
+static int calls;
+int first(int x) { calls++; return x + (int)getpid() * 0 + 100; }
+int second(int x) { return x + (int)getpid() * 0 + 200; }
+"""
+LIMITS = Limits(max_stop=1.0, timeout=0.0)
+WAYS = [
+    pytest.param(("byte", "jump"), Limits(1.0, 0.0, "entry"), id="byte"),
+    pytest.param(("jump",), Limits(1.0, 0.0, "atomic"), id="stop"),
+]
+Step = Callable[[], Report]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Patch]:
+    folder = tmp_path_factory.mktemp("failures")
+    program = compile_program(folder, "program", PROGRAM)
+    return program, make_patch(folder, program, FIXED, ["first", "second"])
+
+
+def _steps(patch: Patch, pid: int, forms: tuple[str, ...], limits: Limits) -> list[tuple[str, str, Step]]:
+    """Each operation in turn: its name, the answer of the program behind it, and how it is called."""
+    chosen = Selection(pids=(pid,))
+    return [
+        ("load", "3", lambda: load_patch(patch, chosen, forms=forms)),
+        ("activate", "300", lambda: activate_patch("fix", chosen, limits)),
+        ("deactivate", "3", lambda: deactivate_patch("fix", chosen, limits)),
+        ("unload", "3", lambda: unload_patch("fix", chosen, 0.1)),
+    ]
+
+
+def _only(report: Report) -> Outcome:
+    assert len(report.outcomes) == 1
+    return report.outcomes[0]
+
+
+def _same(one: Snapshot, two: Snapshot) -> bool:
+    return (one.maps, one.code, one.descriptors) == (two.maps, two.code, two.descriptors)
+
+
+@pytest.mark.parametrize(("forms", "limits"), WAYS)
+@pytest.mark.parametrize("kind", ["refused", "broken", "half done"])
+def test_each_write_fails_once(
+    made: tuple[Path, Patch], monkeypatch: pytest.MonkeyPatch, forms: tuple[str, ...], limits: Limits, kind: str
+) -> None:
+    """The n-th write to the program's memory fails, for every n of every operation, in three ways."""
+    program, patch = made
+    left = [0]
+    write = Memory.write
+
+    def failing(memory: Memory, address: int, data: bytes) -> None:
+        left[0] -= 1
+        if left[0]:
+            write(memory, address, data)
+            return
+        if kind == "broken":
+            raise OSError(12, "no memory")
+        if kind == "half done":
+            write(memory, address, data[: (len(data) + 1) // 2])
+        raise LivepatchError("memory_mismatch", "not what was written")
+
+    monkeypatch.setattr(Memory, "write", failing)
+    with Running(program) as running:
+        start = snapshot(running.pid)
+        answer = "3"
+        for name, after, step in _steps(patch, running.pid, forms, limits):
+            before = snapshot(running.pid)
+            failures = 0
+            while True:
+                left[0] = failures + 1
+                outcome = _only(step())
+                assert running.alive()
+                if left[0] > 0:  # it made fewer writes: none has failed
+                    break
+                failures += 1
+                if outcome.error is None or outcome.state == {"activate": "active", "deactivate": "loaded"}.get(name):
+                    # The last write only notes in the header what was done: all is as it was asked to be.
+                    assert running.ask("?") == after, (name, failures)
+                    left[0] = 0
+                    undo = [step for other, _after, step in _steps(patch, running.pid, forms, limits)]
+                    assert _only(undo[{"activate": 2, "deactivate": 1}[name]]()).error is None
+                    continue
+                assert outcome.error["code"] in ("memory_mismatch", "internal"), (name, failures, outcome.error)
+                assert running.ask("?") == answer, (name, failures)
+                assert _same(snapshot(running.pid), before), (name, failures)
+            assert outcome.error is None, (name, outcome.error)
+            assert failures >= 1, name
+            answer = after
+            assert running.ask("?") == answer
+        assert _same(snapshot(running.pid), start)
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "call"),
+    [(resource.RLIMIT_AS, None, "mmap"), (resource.RLIMIT_NOFILE, 0, "memfd_create")],
+)
+def test_the_program_is_at_its_limits(made: tuple[Path, Patch], limit: int, value: int | None, call: str) -> None:
+    """No more memory, or no more files: the kernel's refusal is told, and nothing stays behind."""
+    program, patch = made
+    with Running(program) as running:
+        before = snapshot(running.pid)
+        if value is None:
+            fields = Path("/proc/%d/statm" % running.pid).read_text().split()
+            value = int(fields[0]) * 4096 + 4096
+        old = resource.prlimit(running.pid, limit)
+        resource.prlimit(running.pid, limit, (value, old[1]))
+        outcome = _only(load_patch(patch, Selection(pids=(running.pid,))))
+        assert outcome.error is not None
+        assert (outcome.error["code"], outcome.state) == ("not_permitted", "absent")
+        assert call in outcome.error["message"]
+        resource.prlimit(running.pid, limit, old)
+        assert _same(snapshot(running.pid), before)
+        assert _only(load_patch(patch, Selection(pids=(running.pid,)))).error is None
+
+
+# Every touch of a thread, by the room that makes it.
+_TOUCHES = {
+    injected_call: (
+        "set_register_set",
+        "set_signal_mask",
+        "resume_to_syscall",
+        "get_register_set",
+        "interrupt",
+        "resume",
+    ),
+    hold: ("seize_thread", "interrupt", "stopped_registers", "detach"),
+    stop: ("seize_thread", "interrupt", "stopped_registers", "detach", "wait_for_each"),
+}
+
+
+@pytest.mark.parametrize(("forms", "limits"), WAYS)
+def test_the_tool_is_killed_at_every_touch(made: tuple[Path, Patch], forms: tuple[str, ...], limits: Limits) -> None:
+    """Killed before each ptrace request and before and after each write: the program answers, the next run succeeds."""
+    program, patch = made
+    with Running(program) as running:
+        start = snapshot(running.pid)
+        answer = "3"
+        for index, (name, after, _step) in enumerate(_steps(patch, running.pid, forms, limits)):
+            deaths = 0
+            while _killed(patch, running.pid, forms, limits, index, deaths + 1):
+                deaths += 1
+                assert tracers(running.pid) == {"0"}
+                assert "t" not in states(running.pid)
+                assert running.ask("?") in (answer, after, "201", "102"), (name, deaths)
+                # Back to where this operation began: by the opposite operation, which must cope with what is there.
+                opposite = {"load": 3, "activate": 2, "deactivate": 1, "unload": 0}[name]
+                report = _steps(patch, running.pid, forms, limits)[opposite][2]()
+                assert [one.error for one in report.outcomes] in ([], [None]), (name, deaths, report.outcomes)
+                assert running.ask("?") == answer, (name, deaths)
+                if name == "load":
+                    assert _same(snapshot(running.pid), start), deaths
+            assert deaths >= 4, (name, deaths)
+            answer = after
+            assert running.ask("?") == answer
+        assert _same(snapshot(running.pid), start)
+
+
+def _killed(patch: Patch, pid: int, forms: tuple[str, ...], limits: Limits, index: int, touch: int) -> bool:
+    """Do one operation in a child that is killed at its n-th touch; False when it made fewer and succeeded."""
+    child = os.fork()
+    if child:
+        status = os.waitpid(child, 0)[1]
+        assert status in (0, signal.SIGKILL), status
+        return status != 0
+    try:
+        left = [touch]
+
+        def deadly(work: Callable[..., object], also_after: bool = False) -> Callable[..., object]:
+            def touching(*arguments: object) -> object:
+                left[0] -= 1
+                if left[0] == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                result = work(*arguments)
+                left[0] -= also_after
+                if left[0] == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return result
+
+            return touching
+
+        for room, names in _TOUCHES.items():
+            for name in names:
+                setattr(room, name, deadly(getattr(room, name)))
+        Memory.write = deadly(Memory.write, also_after=True)  # type: ignore[method-assign,assignment]
+        report = _steps(patch, pid, forms, limits)[index][2]()
+        os._exit(0 if [one.error for one in report.outcomes] == [None] else 98)
+    except BaseException:
+        os._exit(99)
+
+
+def test_a_thread_that_cannot_be_stopped(tmp_path: Path) -> None:
+    """A parent in vfork does not stop: the budget holds, all others run, nobody is traced, a later run succeeds."""
+    source = PROGRAM.replace(
+        "static void *idle(void *nothing) { for (;;) pause(); }",
+        "static void *idle(void *nothing) { if (!vfork()) { sleep(1); _exit(0); } for (;;) pause(); }",
+    ).replace("index < 3", "index < 1")
+    program = compile_program(tmp_path, "program", source, "-w")
+    patch = make_patch(tmp_path, program, FIXED, ["first", "second"])
+    with Running(program) as running:
+        chosen = Selection(pids=(running.pid,))
+        while states(running.pid) != {"S", "D"}:
+            time.sleep(0.01)
+        assert _only(load_patch(patch, chosen, forms=("jump",))).error is None
+        before = snapshot(running.pid)
+        began = time.monotonic()
+        outcome = _only(activate_patch("fix", chosen, Limits(max_stop=0.05, timeout=0.2)))
+        assert time.monotonic() - began < 0.7
+        assert outcome.error is not None
+        assert (outcome.error["code"], outcome.state, outcome.verified) == ("stop_budget_exceeded", "loaded", True)
+        assert _same(snapshot(running.pid), before)
+        assert running.ask("?") == "3"
+        time.sleep(0.02)  # the tracer's thread has ended
+        assert tracers(running.pid) == {"0"}
+        outcome = _only(activate_patch("fix", chosen, Limits(max_stop=0.05, timeout=3.0)))
+        assert (outcome.error, outcome.state) == (None, "active")
+        assert outcome.attempts > 1
+        assert running.ask("?") == "300"
+        assert "t" not in states(running.pid)
+
+
+def test_a_budget_nobody_can_keep(made: tuple[Path, Patch]) -> None:
+    """A stop of no time at all is not to be had: told so, with the attempts, and nothing is changed."""
+    program, patch = made
+    with Running(program) as running:
+        chosen = Selection(pids=(running.pid,))
+        load_patch(patch, chosen)
+        before = snapshot(running.pid)
+        outcome = _only(activate_patch("fix", chosen, Limits(max_stop=1e-6, timeout=0.1, consistency="atomic")))
+        assert outcome.error is not None
+        assert outcome.error["code"] == "stop_budget_exceeded"
+        assert " attempts" in outcome.error["message"]
+        assert _same(snapshot(running.pid), before)
+        assert running.ask("?") == "3"
+        assert tracers(running.pid) == {"0"}
+
+
+def test_interrupted_by_the_user(made: tuple[Path, Patch], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C between two writes of one switch: it is done or not done, never half; and the tool ends."""
+    program, patch = made
+    write = Memory.write
+    count = [0]
+
+    def interrupted(memory: Memory, address: int, data: bytes) -> None:
+        write(memory, address, data)
+        count[0] += 1
+        if count[0] == 2:
+            raise KeyboardInterrupt
+
+    with Running(program) as running:
+        chosen = Selection(pids=(running.pid,))
+        load_patch(patch, chosen)
+        before = snapshot(running.pid)
+        monkeypatch.setattr(Memory, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            activate_patch("fix", chosen, Limits(max_stop=1.0, timeout=0.1, consistency="atomic"))
+        monkeypatch.undo()
+        assert _same(snapshot(running.pid), before)
+        assert running.ask("?") == "3"
+
+
+def test_the_process_exits_midway(made: tuple[Path, Patch], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed while it is being loaded or switched, at each write: process_gone, and no harm to the tool."""
+    program, patch = made
+    write = Memory.write
+    left, victim, codes = [0], [0], []
+
+    def killing(memory: Memory, address: int, data: bytes) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(victim[0], signal.SIGKILL)
+        write(memory, address, data)
+
+    monkeypatch.setattr(Memory, "write", killing)
+    for at in range(1, 4):
+        for operation in (0, 1):
+            with Running(program) as running:
+                steps = _steps(patch, running.pid, ("jump",), LIMITS)
+                if operation:
+                    assert _only(steps[0][2]()).error is None
+                left[0] = at
+                victim[0] = running.pid
+                outcome = _only(steps[operation][2]())
+                codes.append(outcome.error["code"] if outcome.error else "")
+    # A process may still take a write while it dies; then all was done before it was gone.
+    assert set(codes) <= {"", "process_gone"}
+    assert codes.count("process_gone") >= 3
