@@ -33,7 +33,7 @@ def main():
 
 
 def start_stranger():
-    """A process that sleeps and is no child of this one, as the processes to patch are none: Yama makes a difference."""
+    """A sleeping process that is no child of this one, as those to patch are none: Yama makes a difference."""
     reading, writing = os.pipe()
     middle = os.fork()
     if middle == 0:
@@ -61,7 +61,7 @@ def trace(pid):
         error = os.strerror(ctypes.get_errno())
         scope = read("/proc/sys/kernel/yama/ptrace_scope")
         if scope == "3":
-            return "tracing is switched off until the next boot (kernel.yama.ptrace_scope is 3): boot with a lower value"
+            return "tracing is off until the next boot (kernel.yama.ptrace_scope is 3): boot with a lower value"
         if scope in ("1", "2"):
             remedy = ASK_FOR_ROOT + (", or set kernel.yama.ptrace_scope to 0" if scope == "1" else "")
             return "tracing is refused (%s; kernel.yama.ptrace_scope is %s): %s" % (error, scope, remedy)
