@@ -64,7 +64,7 @@ class Picture:
     def _cells(self) -> dict[str, list[set[str]]]:
         """For each host, for each half second, which kinds of answers came."""
         count = int((time.monotonic() - self.begin) / CELL)
-        cells: dict[str, list[set[str]]] = {host: [set() for _ in range(count)] for host in self.traffic.hosts}
+        cells: dict[str, list[set[str]]] = {host: [set() for _cell in range(count)] for host in self.traffic.hosts}
         for report in reversed(tuple(self.traffic.reports)):
             number = int((report["at"] - self.begin) / CELL)
             if report["at"] < self.begin:

@@ -63,6 +63,6 @@ def test_the_manual_names_every_field_and_no_other(folder: Path) -> None:
 def parts() -> list[str]:
     """The manual's three parts that describe the manifest, a function and a reference."""
     manifest = MANUAL.partition("## The manifest")[2].partition("## Looking")[0]
-    top, _, rest = manifest.partition("One entry of `functions`:")
-    function, _, reference = rest.partition("One entry of `references`:")
+    top, _heading, rest = manifest.partition("One entry of `functions`:")
+    function, _heading, reference = rest.partition("One entry of `references`:")
     return [top, function, reference]

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-BASE = Path("/run/livepatch-testbed")
+# Not below /run: Debian mounts that noexec, and programs must run from here.
+BASE = Path("/var/lib/livepatch-testbed")
 
 
 class TestbedError(Exception):

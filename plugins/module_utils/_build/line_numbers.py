@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Lines that only moved keep their numbers: #line directives behind every place where lines were added or taken away.
 
-assert() and logging macros compile __LINE__ into the code; without this, every function below a fix would be a changed
-one. A directive changes the number only: the file name stays as the compiler has it. (C17, 6.10.4)
+Macros for assertions and logging compile __LINE__ into the code; without this, every function below a fix would be a
+changed one. A directive changes the number only: the file name stays as the compiler has it. (C17, 6.10.4)
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _unchanged_behind_shifts(old: bytes, new: bytes) -> list[tuple[int, int, int
             continue
         limit = len(new.splitlines())
         if number + 1 < len(hunks):
-            _, _, next_kind, next_b1, _ = hunks[number + 1]
+            next_kind, next_b1 = hunks[number + 1][2:4]
             limit = int(next_b1) - (0 if next_kind == b"d" else 1)
         found.append((old_next, new_next, limit))
     return found

@@ -130,7 +130,7 @@ def _versions(linked: ObjectFile) -> dict[int, str]:
             while True:
                 _version, count, _file, aux, following = struct.unpack_from("<HHIII", raw, at)
                 place = at + aux
-                for _ in range(count):
+                for _entry in range(count):
                     _hash, _flags, other, name, step = struct.unpack_from("<IHHII", raw, place)
                     of_index[other & 0x7FFF] = names[name : names.index(b"\0", name)].decode()
                     place += step

@@ -42,11 +42,7 @@ def main() -> int:
     except (LivepatchError, OSError) as error:
         sys.stderr.write("%s\n" % error)
         return 1
-    print(
-        json.dumps(
-            {"processes": [asdict(outcome) for outcome in report.outcomes], "summary": report.summary()}, indent=2
-        )
-    )
+    _print({"processes": [asdict(outcome) for outcome in report.outcomes], "summary": report.summary()})
     return 1 if report.summary()["failed"] else 0
 
 

@@ -90,7 +90,10 @@ def _inside(process: Process, mappings: list[Mapping], registers: bytes, ranges:
     mapping = mapping_at(mappings, stack)
     if mapping is None:
         return arch.program_counter(registers)
-    at, end = max(stack - arch.RED_ZONE, mapping.start), min(mapping.end, stack + _MOST)
+    # Below the stack pointer a leaf function may keep data while it runs; what lies there during a system call is left
+    # over from calls that have returned, and was seen to keep a patch from being unloaded for as long as a thread slept.
+    below = 0 if arch.in_system_call(registers) else arch.RED_ZONE
+    at, end = max(stack - below, mapping.start), min(mapping.end, stack + _MOST)
     while at < end:
         piece = process.memory.read_some(at, min(_PIECE, end - at))
         where = find_address(piece, ranges)

@@ -59,6 +59,11 @@ def result(registers: bytes) -> int:
     return int.from_bytes(registers[RESULT_AT : RESULT_AT + 8], "little", signed=True)
 
 
+def in_system_call(registers: bytes) -> bool:
+    """True when the thread was stopped on its way out of a system call, or is to make the interrupted one again."""
+    return int.from_bytes(registers[CALL_AT : CALL_AT + 8], "little", signed=True) >= 0
+
+
 def shows_interruption(registers: bytes) -> bool:
     """True when the program would see EINTR only because it was stopped."""
     return registers[RESULT_AT : RESULT_AT + 8] == _INTERRUPTED and registers[CALL_AT : CALL_AT + 8] in _CALLS_AGAIN

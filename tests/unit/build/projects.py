@@ -39,7 +39,7 @@ MAKEFILE = """
 CFLAGS = -O2 -g
 OBJECTS = $(patsubst %.c,%.o,$(wildcard *.c))
 prog: $(OBJECTS)
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(OBJECTS) $(LDLIBS)
+\t$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(OBJECTS) $(LDLIBS)
 """
 
 

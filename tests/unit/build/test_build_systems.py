@@ -187,9 +187,9 @@ def test_static_library_in_the_program(tmp_path: Path) -> None:
     makefile = """
 CFLAGS = -O2
 prog: main.o lib/libwork.a
-	$(CC) -o prog main.o -Llib -lwork
+\t$(CC) -o prog main.o -Llib -lwork
 lib/libwork.a: lib/work.o lib/spare.o
-	$(AR) rc $@ $^
+\t$(AR) rc $@ $^
 """
     files = {"main.c": ASK, "lib/work.c": CASE.before["work.c"], "lib/spare.c": "int spare(void) { return 1; }\n"}
     files["Makefile"] = makefile
@@ -204,13 +204,13 @@ def test_one_source_compiled_twice(tmp_path: Path) -> None:
     makefile = """
 all: prog tool
 prog: main.o prog-work.o
-	$(CC) -o $@ $^
+\t$(CC) -o $@ $^
 tool: main.o tool-work.o
-	$(CC) -o $@ $^
+\t$(CC) -o $@ $^
 prog-work.o: work.c
-	$(CC) -O2 -DSTEP=3 -c -o $@ $<
+\t$(CC) -O2 -DSTEP=3 -c -o $@ $<
 tool-work.o: work.c
-	$(CC) -O2 -DSTEP=7 -DTOOL -c -o $@ $<
+\t$(CC) -O2 -DSTEP=7 -DTOOL -c -o $@ $<
 """
     work = "long answer(long x)\n{\n#ifdef TOOL\n    x += 1;\n#endif\n    return x * STEP;\n}\n"
     files = {"main.c": ASK, "work.c": work, "Makefile": makefile}
@@ -273,11 +273,11 @@ def test_one_object_linked_twice(tmp_path: Path) -> None:
     """The same source compiled twice into the same bytes: only the order of the link tells the copies apart."""
     makefile = """
 prog: main.o first.o second.o
-	$(CC) -o $@ $^
+\t$(CC) -o $@ $^
 first.o: part.c
-	$(CC) -O2 -DNAME=one -c -o $@ $<
+\t$(CC) -O2 -DNAME=one -c -o $@ $<
 second.o: part.c
-	$(CC) -O2 -DNAME=two -c -o $@ $<
+\t$(CC) -O2 -DNAME=two -c -o $@ $<
 """
     part = (
         "__attribute__((noinline)) static long step(long x) { return x + 1; }\nlong NAME(long x) { return step(x); }\n"

@@ -130,7 +130,7 @@ def test_kind_of_object(objects: Objects, tmp_path: Path, kind: str, forms: tupl
     if kind in ("deleted", "replaced"):
         program = target = Path(shutil.copy(program, tmp_path / "program"))
     with contextlib.ExitStack() as stack:
-        both = [stack.enter_context(Running(program, *words)) for _ in range(2)]
+        both = [stack.enter_context(Running(program, *words)) for _turn in range(2)]
         if kind == "deleted":
             target.unlink()
         if kind == "replaced":

@@ -83,7 +83,7 @@ def test_bits_of_the_headers_flipped(raw: bytes) -> None:
 def test_any_bytes_flipped(raw: bytes, data: st.DataObject) -> None:
     """Some bytes anywhere replaced by others."""
     damaged = bytearray(raw)
-    for _ in range(data.draw(st.integers(1, 4))):
+    for _turn in range(data.draw(st.integers(1, 4))):
         damaged[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
     assert _refusal(bytes(damaged)) in ("", "no_room_near_object", *REFUSED)
 

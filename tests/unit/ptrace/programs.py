@@ -59,7 +59,7 @@ def wait_for_threads(pid: int, count: int, state: str = "S") -> None:
     """Until a process has `count` threads and all of them have this state letter."""
     folder = "/proc/%d/task" % pid
     letters: list[str] = []
-    for _ in range(1000):
+    for _turn in range(1000):
         letters = []
         for tid in os.listdir(folder):
             with open("%s/%s/stat" % (folder, tid)) as stream:

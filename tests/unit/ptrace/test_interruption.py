@@ -206,10 +206,10 @@ def test_no_call_returns_early(program: Path) -> None:
     """50 stops of all, and ten calls made in every thread: 46 blocking calls go on as if nothing had been."""
     with Running(program) as running, Process(running.pid) as process:
         wait_for_threads(running.pid, CALLS_BLOCKED + 1)
-        for _ in range(50):
+        for _turn in range(50):
             assert stop_all(process) == CALLS_BLOCKED + 1
         assert running.ask("?") == "."
-        for _ in range(10):
+        for _turn in range(10):
             assert call_in_each_thread(process) == CALLS_BLOCKED + 1
         assert running.ask("?") == "."
         assert running.ended() == 0

@@ -143,10 +143,10 @@ def test_state_survives_stops_and_calls(program: Path) -> None:
     """100 stops and 100 calls in a thread that spins: nothing that it holds has changed."""
     with Running(program) as running, Process(running.pid) as process:
         assert running.ask("before") == "0"
-        for _ in range(100):
+        for _turn in range(100):
             stop_all(process)
         assert running.ask("stopped") == "0"
-        for _ in range(50):
+        for _turn in range(50):
             call_in_each_thread(process)
         assert running.ask("called") == "0"
 

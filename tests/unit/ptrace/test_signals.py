@@ -91,9 +91,9 @@ def test_no_signal_is_lost(program: Path) -> None:
     """Thousands of queued signals through 200 stops and 100 calls: every one is counted once, with its value."""
     with Running(program) as running, Process(running.pid) as process:
         with Sender(running.pid) as sender:
-            for _ in range(200):
+            for _turn in range(200):
                 stop_all(process)
-            for _ in range(12):
+            for _turn in range(12):
                 call_in_each_thread(process)
         assert sender.count > 500
         assert running.ask("?") == "%d %d" % (sender.count, sender.sum)
@@ -103,7 +103,7 @@ def test_no_signal_is_lost_when_the_tool_dies(program: Path) -> None:
     """The tool is killed with all threads stopped, some of them about to take a signal: every signal is still taken."""
     with Running(program) as running, Process(running.pid) as process:
         with Sender(running.pid) as sender:
-            for _ in range(40):
+            for _turn in range(40):
                 child = os.fork()
                 if not child:
                     try:
@@ -128,7 +128,7 @@ def test_a_stopped_program_stays_stopped(program: Path) -> None:
     with Running(program) as running, Process(running.pid) as process:
         os.kill(running.pid, signal.SIGSTOP)
         _until(running.pid, {"T"})
-        for _ in range(10):
+        for _turn in range(10):
             stop_all(process)
             call_in_each_thread(process)
             _until(running.pid, {"T"})
@@ -165,7 +165,7 @@ def test_the_parent_is_not_told(program: Path) -> None:
 
 
 def _until(pid: int, wanted: set[str]) -> None:
-    for _ in range(200):
+    for _turn in range(200):
         if states(pid) == wanted:
             return
         threading.Event().wait(0.005)

@@ -35,7 +35,7 @@ def test_it_answers(expression: str, expected: Any) -> None:
 
 def test_functions_of_jmespath_take_ansibles_own_types() -> None:
     loaded = DataLoader().load("{names: [greet, serve], count: 2, share: 0.5, sure: true, none: null}")
-    assert type(loaded["names"][0]) is not str
+    assert loaded["names"][0].__class__ is not str
     assert plugin.query(loaded, "names[?starts_with(@, 'gr')] | [0]") == "greet"
     assert plugin.query(loaded, "join(',', names)") == "greet,serve"
     assert plugin.query(loaded, "[abs(count), share, sure, none]") == [2, 0.5, True, None]
