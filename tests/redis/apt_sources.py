@@ -23,9 +23,7 @@ def machine_sources() -> dict[str, str]:
             text = stream.read()
         if path.endswith(".sources"):
             stanzas = [s for s in re.split(r"\n\s*\n", text) if re.search(r"(?m)^Types:.*\bdeb\b", s)]
-            kept = [
-                s for s in stanzas if any(of_release.search(v) for v in re.findall(r"(?m)^Suites:(.*)$", s))
-            ]
+            kept = [s for s in stanzas if any(of_release.search(v) for v in re.findall(r"(?m)^Suites:(.*)$", s))]
             lines = [re.sub(r"(?m)^Types:.*$", "Types: deb deb-src", s.strip()) + "\n" for s in kept]
         else:
             kept = [line for line in re.findall(r"^deb\s.*$", text, re.MULTILINE) if of_release.search(line)]

@@ -87,8 +87,7 @@ class Archive:
         answer = self._run(*command, check=False)
         if answer.returncode and re.search("not found|find version|find a source", answer.stderr):
             raise VanishedError(
-                f"The archive of this machine's apt sources does not offer {package} {version}:"
-                f" {answer.stderr.strip()}"
+                f"The archive of this machine's apt sources does not offer {package} {version}: {answer.stderr.strip()}"
             )
         if answer.returncode:
             raise ProofError(f"{' '.join(command)} failed: {answer.stderr.strip()}")
@@ -119,8 +118,7 @@ class Archive:
                 return
             errors.append(got.stderr.strip())
         raise ProofError(
-            f"{file.name} of {package} could not be fetched from any of the machine's archives:"
-            f" {'; '.join(errors)}"
+            f"{file.name} of {package} could not be fetched from any of the machine's archives: {'; '.join(errors)}"
         )
 
     def _elsewhere(self, uri: str) -> list[str]:

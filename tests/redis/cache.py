@@ -16,9 +16,7 @@ from typing import Iterator
 def default_cache() -> str:
     """LIVEPATCH_REDIS_CACHE, else .cache/redis in the checkout (which git ignores)."""
     checkout = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    return os.path.abspath(
-        os.environ.get("LIVEPATCH_REDIS_CACHE") or os.path.join(checkout, ".cache", "redis")
-    )
+    return os.path.abspath(os.environ.get("LIVEPATCH_REDIS_CACHE") or os.path.join(checkout, ".cache", "redis"))
 
 
 @contextlib.contextmanager

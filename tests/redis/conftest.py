@@ -25,9 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers", "engine: needs the collection's modules, and privilege to patch a process"
-    )
+    config.addinivalue_line("markers", "engine: needs the collection's modules, and privilege to patch a process")
 
 
 @pytest.fixture(scope="session")

@@ -49,9 +49,7 @@ def install_dependencies(tree: str) -> None:
         raise ProofError(f"{missing.stderr.strip()}. Install these packages, or run this once as root.")
     noninteractive = _clean({"DEBIAN_FRONTEND": "noninteractive"})
     _run(["apt-get", "update", "-q"], noninteractive)
-    _run(
-        ["apt-get", "-y", "-q", "--no-install-recommends", "-P", "nocheck", "build-dep", tree], noninteractive
-    )
+    _run(["apt-get", "-y", "-q", "--no-install-recommends", "-P", "nocheck", "build-dep", tree], noninteractive)
 
 
 def build(source: str, cache: str, purpose: str) -> str:

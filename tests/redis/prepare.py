@@ -148,12 +148,8 @@ def _unpacked(archive: Archive, cache: str, version: str) -> str:
 
 def _unpacked_programs(archive: Archive, cache: str) -> str:
     """The directory with the programs of the packages redis-server and redis-tools."""
-    packages = [
-        path for name in ("redis-server", "redis-tools") for path in archive.fetch(BINARY, name, STOCK)
-    ]
-    home = os.path.join(
-        cache, "stock", "-".join(os.path.basename(os.path.dirname(path))[:16] for path in packages)
-    )
+    packages = [path for name in ("redis-server", "redis-tools") for path in archive.fetch(BINARY, name, STOCK)]
+    home = os.path.join(cache, "stock", "-".join(os.path.basename(os.path.dirname(path))[:16] for path in packages))
     if not os.path.exists(home):
         with made_whole(home) as scratch:
             for path in packages:
@@ -163,12 +159,8 @@ def _unpacked_programs(archive: Archive, cache: str) -> str:
 
 def main() -> int:
     """Print the prepared proof as JSON, as the variables that patch_redis.yml takes."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--pretend-gone", action="append", default=[], metavar="VERSION", help=f"such as {STOCK}"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pretend-gone", action="append", default=[], metavar="VERSION", help=f"such as {STOCK}")
     arguments = parser.parse_args()
     try:
         proof = prepare(default_cache(), frozenset(arguments.pretend_gone))

@@ -33,9 +33,7 @@ class Server:
         }
         words = [word for name, value in settings.items() for word in ("--" + name, value)]
         with open(self._log, "wb") as log:
-            self._process = subprocess.Popen(
-                [program, *words], stdout=log, stderr=log, stdin=subprocess.DEVNULL
-            )
+            self._process = subprocess.Popen([program, *words], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         self.pid = self._process.pid
         try:
             _wait_until(self._answers, "the server to answer", self.log)
@@ -89,9 +87,7 @@ class Benchmark:
         self._output = os.path.join(directory, "benchmark.log")
         words = f"-h 127.0.0.1 -p {port} -c {CLIENTS} -n 2000000000 -t set -d 200 -r 1000 -q".split()
         with open(self._output, "wb") as output:
-            self._process = subprocess.Popen(
-                [program, *words], stdout=output, stderr=output, stdin=subprocess.DEVNULL
-            )
+            self._process = subprocess.Popen([program, *words], stdout=output, stderr=output, stdin=subprocess.DEVNULL)
         try:
             _wait_until(lambda: len(self._connections()) == CLIENTS, "redis-benchmark to connect", self.log)
         except BaseException:

@@ -99,9 +99,7 @@ def _mappings(pid: int) -> list[Mapping]:
         fields = re.fullmatch(r"(\S+)-(\S+) (\S+) (\S+) (\S+) (\d+) *(.*)", line)
         assert fields is not None, line
         start, end, permissions, offset, device, inode, path = fields.groups()
-        found.append(
-            Mapping(int(start, 16), int(end, 16), permissions, int(offset, 16), device, int(inode), path)
-        )
+        found.append(Mapping(int(start, 16), int(end, 16), permissions, int(offset, 16), device, int(inode), path))
     return found
 
 

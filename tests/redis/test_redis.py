@@ -84,9 +84,7 @@ def test_unfixed_server_dies_of_an_oversize_string(proof: Proof, server: Server)
     assert "_sdsnewlen: Assertion" in server.log()
 
 
-def test_nothing_differs_in_a_server_that_is_left_alone(
-    server: Server, benchmark: Benchmark, proof: Proof
-) -> None:
+def test_nothing_differs_in_a_server_that_is_left_alone(server: Server, benchmark: Benchmark, proof: Proof) -> None:
     """Load and payloads change neither mappings of files nor code, so what differs later is ours."""
     before = snapshot.take(server.pid)
     counted = benchmark.requests()
@@ -109,9 +107,7 @@ def test_a_patch_left_behind_is_noticed(server: Server) -> None:
     """The same process, said to have had one mapping and one open file less before."""
     now = snapshot.take(server.pid)
     patch = snapshot.Mapping(0x1000, 0x2000, "r-xp", 0, "00:01", 7, "/memfd:livepatch:x (deleted)")
-    later = snapshot.Snapshot(
-        (*now.mappings, patch), now.contents, now.files | {(99, "/memfd:x")}, now.threads
-    )
+    later = snapshot.Snapshot((*now.mappings, patch), now.contents, now.files | {(99, "/memfd:x")}, now.threads)
     found = snapshot.differences(now, later)
     assert [line.split(":")[0] for line in found] == [
         "new mapping of a file",

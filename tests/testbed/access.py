@@ -55,9 +55,7 @@ def make_keys(place: Path) -> Keys:
             str(place / name),
         ]
         subprocess.run(command, check=True, stdin=subprocess.DEVNULL, capture_output=True)
-    return Keys(
-        *((place / name).read_text(encoding="ascii") for name in ("host_key", "host_key.pub", "key.pub"))
-    )
+    return Keys(*((place / name).read_text(encoding="ascii") for name in ("host_key", "host_key.pub", "key.pub")))
 
 
 def admit(layer: Layer, keys: Keys) -> None:

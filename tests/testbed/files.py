@@ -93,9 +93,7 @@ class Layer:
 
     def _directory(self, path: str) -> Path:
         """The directory in the upper layer that stands for PATH; made with the lower one's owner and mode."""
-        number = max(
-            (n for n, lower in enumerate(LOWERS) if _within(path, lower)), key=lambda n: len(LOWERS[n])
-        )
+        number = max((n for n, lower in enumerate(LOWERS) if _within(path, lower)), key=lambda n: len(LOWERS[n]))
         directory = self.place / f"upper{number}" / os.path.relpath(path, LOWERS[number])
         if not directory.is_dir():
             if path != LOWERS[number]:

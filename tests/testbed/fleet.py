@@ -108,9 +108,7 @@ class Fleet:
         """COMMAND made to run on HOST: its files, processes and network."""
         return ["nsenter", f"--target={self.host(host).pid}", "--all", "--wdns=/root", "--", *command]
 
-    def run(
-        self, command: Sequence[str], check: bool = False, **options: Any
-    ) -> subprocess.CompletedProcess[str]:
+    def run(self, command: Sequence[str], check: bool = False, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run COMMAND (ansible-playbook, a client) on the controller's side; OPTIONS are subprocess.run's."""
         options = {"text": True, "env": self.environment(), **options}
         return subprocess.run(self.run_command(command), check=check, **options)
@@ -135,9 +133,7 @@ class Fleet:
         for host in self.hosts:
             if host.name == name:
                 return host
-        raise TestbedError(
-            f"No host {name} in {self.name}; there are {', '.join(h.name for h in self.hosts)}."
-        )
+        raise TestbedError(f"No host {name} in {self.name}; there are {', '.join(h.name for h in self.hosts)}.")
 
     def _launch(self, lock: int) -> None:
         inside = ["unshare", "--net", "--mount", "--propagation", "slave"]
@@ -166,9 +162,7 @@ class Fleet:
 
 def _check_means() -> None:
     if os.geteuid() != 0:
-        raise TestbedError(
-            "The test bed makes network and mount namespaces, which only root may: run it as root."
-        )
+        raise TestbedError("The test bed makes network and mount namespaces, which only root may: run it as root.")
     path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
     missing = sorted({package for tool, package in _TOOLS.items() if shutil.which(tool, path=path) is None})
     if missing:

@@ -25,9 +25,7 @@ from pathlib import Path
 from . import access, state
 from .files import Layer
 
-CONTROLLER_ADDRESS = (
-    "198.18.0.1"  # 198.18.0.0/15 is for test beds (RFC 2544), and this network has no way out
-)
+CONTROLLER_ADDRESS = "198.18.0.1"  # 198.18.0.0/15 is for test beds (RFC 2544), and this network has no way out
 PREFIX_LENGTH = 16
 START_SECONDS = 60.0
 
@@ -144,9 +142,7 @@ class Keeper:
                     break
                 except OSError:
                     if process.poll() is not None or time.monotonic() > deadline:
-                        raise state.TestbedError(
-                            f"{name} has no SSH server: {self._last_words(name)}"
-                        ) from None
+                        raise state.TestbedError(f"{name} has no SSH server: {self._last_words(name)}") from None
                 time.sleep(0.02)
 
     def _last_words(self, name: str) -> str:

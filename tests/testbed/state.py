@@ -51,9 +51,7 @@ def create(name: str) -> tuple[Path, int]:
         try:
             place.mkdir(mode=0o700)
         except FileExistsError:
-            raise TestbedError(
-                f"A fleet called {name} is up. Take it down first, or choose another name."
-            ) from None
+            raise TestbedError(f"A fleet called {name} is up. Take it down first, or choose another name.") from None
         lock = os.open(place / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
     return place, lock

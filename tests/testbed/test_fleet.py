@@ -39,9 +39,7 @@ def _running(pid: int) -> bool:
 def _wait_until_gone(pids: list[int], place: Path | None = None) -> None:
     deadline = time.monotonic() + 10
     while any(_running(pid) for pid in pids) or (place is not None and place.exists()):
-        assert time.monotonic() < deadline, (
-            f"still there after 10 s: {[p for p in pids if _running(p)]}, {place}"
-        )
+        assert time.monotonic() < deadline, f"still there after 10 s: {[p for p in pids if _running(p)]}, {place}"
         time.sleep(0.02)
 
 
