@@ -21,6 +21,7 @@ from .._ptrace.hold import held_thread
 
 # A stack is read in pieces of this size, bytes, and no further than this.
 _PIECE, _MOST = 1 << 16, 64 << 20
+_OVERLAP = 64
 
 
 @dataclass(frozen=True)
@@ -86,19 +87,39 @@ def _inside(process: Process, mappings: list[Mapping], registers: bytes, ranges:
     where = find_address(registers, ranges)
     if where:
         return where
-    stack = arch.stack_pointer(registers)
-    mapping = mapping_at(mappings, stack)
-    if mapping is None:
-        return arch.program_counter(registers)
     # Below the stack pointer a leaf function may keep data while it runs; what lies there during a system call is left
-    # over from calls that have returned, and was seen to keep a patch from being unloaded for as long as a thread slept.
+    # over from calls that have returned, and was seen to keep a patch from being unloaded while a thread slept.
     below = 0 if arch.in_system_call(registers) else arch.RED_ZONE
-    at, end = max(stack - below, mapping.start), min(mapping.end, stack + _MOST)
+    stacks = [(arch.stack_pointer(registers), below)]
+    if mapping_at(mappings, stacks[0][0]) is None:
+        return arch.program_counter(registers)
+    seen: dict[int, int] = {}  # start of a mapping -> from where on it was looked at
+    while stacks:
+        stack, below = stacks.pop()
+        mapping = mapping_at(mappings, stack)
+        if mapping is None or stack >= seen.get(mapping.start, stack + 1):
+            continue
+        seen[mapping.start] = stack
+        where, interrupted = _on_stack(process, mapping, max(stack - below, mapping.start), ranges)
+        if where:
+            return where
+        # A handler on a stack of its own: what it interrupted lies on another one.
+        stacks += [(pointer, arch.RED_ZONE) for pointer in interrupted]
+    return 0
+
+
+def _on_stack(process: Process, mapping: Mapping, at: int, ranges: list[tuple[int, int]]) -> tuple[int, list[int]]:
+    """An address inside that one stack holds from `at` up, 0 for none; the pointers to the stacks it interrupted."""
+    end = min(mapping.end, at + _MOST)
+    interrupted: list[int] = []
     while at < end:
         piece = process.memory.read_some(at, min(_PIECE, end - at))
+        if not piece:
+            return at, []
         where = find_address(piece, ranges)
-        if where or not piece:
-            return where or arch.program_counter(registers)
-        # Pieces overlap by a word less one byte, so that none is cut in two.
-        at += len(piece) - 7 if len(piece) == _PIECE else len(piece)
-    return 0
+        if where:
+            return where, []
+        interrupted += arch.interrupted_stacks(piece)
+        # Pieces overlap, so that nothing looked for is cut in two.
+        at += len(piece) - _OVERLAP if len(piece) == _PIECE else len(piece)
+    return 0, interrupted

@@ -5,14 +5,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import replace
 
 from .._errors import LivepatchError
+from .._process.maps import mapping_at
 from .._process.process import Process
 from .._ptrace.tracer import as_tracer
 from .inside import anyone_inside
-from .region import UNLOADING, Region, find_region, find_regions, write_mutable
+from .region import LOADED, UNLOADING, Region, find_region, find_regions, write_mutable
 from .sites import GONE, NEW, OLD, site_states
 from .transfer import unmap
 
@@ -44,8 +46,21 @@ def unload(process: Process, patch_id: str, timeout: float, pretend: bool = Fals
     region = write_mutable(
         process.memory, region, replace(region.mutable, state=UNLOADING, sequence=region.mutable.sequence + 1)
     )
-    unmap(process, [(start, size) for start, size, _protection in region.parts])
+    try:
+        unmap(process, [(start, size) for start, size, _protection in region.parts])
+    except BaseException:
+        _take_back(process, region)
+        raise
     return True
+
+
+def _take_back(process: Process, region: Region) -> None:
+    """Note that the patch is loaded after all, if no part of it is gone yet; else the next run takes out the rest."""
+    with contextlib.suppress(LivepatchError, OSError):
+        mappings = process.maps()
+        if all(mapping_at(mappings, start) for start, _size, _protection in region.parts):
+            state = replace(region.mutable, state=LOADED, sequence=region.mutable.sequence + 1)
+            write_mutable(process.memory, region, state)
 
 
 def _wait_until_left(process: Process, region: Region, timeout: float) -> None:

@@ -39,6 +39,7 @@ _ERESTART_RESTARTBLOCK = 516
 _STARTED_AGAIN = frozenset(
     (0, 1, 19, 20, 42, 43, 288, 44, 45, 46, 47, 299, 307, 65, 220, 128, 232, 281, 441, 208, 333, 426)
 )
+_SELECTORS = struct.pack("<4H", 0x33, 0, 0, 0x2B)
 _HIDDEN_FORM = struct.pack("<q", -_ERESTARTNOHAND)
 _INTERRUPTED = struct.pack("<q", -errno.EINTR)
 _CALLS_AGAIN = frozenset(struct.pack("<q", number) for number in _STARTED_AGAIN)
@@ -141,6 +142,19 @@ def return_frame(at: int, restorer: int, registers: bytes, mask: int, xstate: by
         struct.pack("<II", 0x46505853, xstate_size + 4) + features + struct.pack("<I", xstate_size) + bytes(28)
     )
     return frame + bytes(state) + struct.pack("<I", 0x46505845)
+
+
+def interrupted_stacks(stack: bytes) -> list[int]:
+    """The stack pointers saved in the signal frames among these bytes of a stack.
+
+    A frame is known by its segment selectors (cs 0x33, ss 0x2b, struct sigcontext), three words behind the saved rsp.
+    """
+    found = []
+    at = stack.find(_SELECTORS, 24)
+    while at >= 0:
+        found.append(int.from_bytes(stack[at - 24 : at - 16], "little"))
+        at = stack.find(_SELECTORS, at + 1)
+    return found
 
 
 def return_frame_size(xstate_size: int) -> int:

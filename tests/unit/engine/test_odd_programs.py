@@ -1,0 +1,324 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Programs that confine themselves, stand still, are traced, belong to others, or never hold still."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from patching import Running, compile_program, livepatch_mappings, make_patch
+from snapshots import descriptors, snapshot, states, tracers
+
+from module_utils._engine.activate import Limits
+from module_utils._engine.operations import (
+    Outcome,
+    Report,
+    activate_patch,
+    deactivate_patch,
+    load_patch,
+    unload_patch,
+)
+from module_utils._patch.content import Patch
+from module_utils._process.select import Selection
+
+MAIN = r"""
+#include <pthread.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+__attribute__((noinline, noipa)) int first(int x) { return x + (int)getpid() * 0 + 1; }
+__attribute__((noinline, noipa)) int second(int x) { return x + (int)getpid() * 0 + 2; }
+SETUP
+int main(void) {
+    char line[100];
+    setvbuf(stdout, 0, _IOLBF, 0);
+    prepare();
+    puts("ready");
+    while (fgets(line, sizeof line, stdin)) printf("%d\n", second(first(0)));
+}
+"""
+FIXED = """
+#include <unistd.h>
+int first(int x) { return x + (int)getpid() * 0 + 100; }
+int second(int x) { return x + (int)getpid() * 0 + 200; }
+"""
+WAYS = [pytest.param(("byte", "jump"), "entry", id="byte"), pytest.param(("jump",), "atomic", id="stop")]
+
+
+def _made(folder: Path, setup: str, *flags: str) -> tuple[Path, Patch]:
+    program = compile_program(folder, "program", MAIN.replace("SETUP", setup), *flags)
+    return program, make_patch(folder, program, FIXED, ["first", "second"])
+
+
+def _only(report: Report) -> Outcome:
+    assert len(report.outcomes) == 1
+    return report.outcomes[0]
+
+
+def _there_and_back(patch: Patch, pid: int, forms: tuple[str, ...], consistency: str, times: int = 1) -> None:
+    """Load, switch there and back some times, unload; each must succeed."""
+    chosen, limits = Selection(pids=(pid,)), Limits(max_stop=2.0, timeout=5.0, consistency=consistency)
+    assert _only(load_patch(patch, chosen, forms=forms)).error is None
+    for _ in range(times):
+        assert _only(activate_patch("fix", chosen, limits)).error is None
+        assert _only(deactivate_patch("fix", chosen, limits)).error is None
+    assert _only(unload_patch("fix", chosen, 5.0)).error is None
+
+
+SECCOMP = r"""
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+static void prepare(void) {
+    /* The process is killed for mmap, munmap, memfd_create and close. */
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mmap, 4, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_munmap, 3, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_memfd_create, 2, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_close, 1, 0),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+    };
+    struct sock_fprog filter = {sizeof code / sizeof *code, code};
+    puts("");
+    malloc(1);
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filter);
+}
+"""
+
+
+@pytest.mark.parametrize(("forms", "consistency"), WAYS)
+def test_seccomp_that_kills(tmp_path: Path, forms: tuple[str, ...], consistency: str) -> None:
+    """A filter that kills for the very calls that we make: they are made all the same, and it still stands after us."""
+    program, patch = _made(tmp_path, SECCOMP.replace('    puts("");\n', ""))
+    with Running(program) as running:
+        assert running.ask("?") == "3"
+        before = snapshot(running.pid)
+        _there_and_back(patch, running.pid, forms, consistency)
+        assert snapshot(running.pid) == before
+        assert running.ask("?") == "3"
+        assert "Seccomp:\t2" in Path("/proc/%d/status" % running.pid).read_text()
+
+
+def _until_stopped(pid: int) -> None:
+    """Wait for the state T: a thread that is let go passes through R on its way back to it, inside the kernel."""
+    for _ in range(200):
+        if states(pid) == {"T"}:
+            return
+        time.sleep(0.005)
+    raise AssertionError(states(pid))
+
+
+@pytest.mark.parametrize(("forms", "consistency"), WAYS)
+def test_a_stopped_program(tmp_path: Path, forms: tuple[str, ...], consistency: str) -> None:
+    """A program in SIGSTOP is patched and stays stopped; when it goes on it runs the new code."""
+    program, patch = _made(tmp_path, "static void prepare(void) {}")
+    with Running(program) as running:
+        os.kill(running.pid, signal.SIGSTOP)
+        _until_stopped(running.pid)
+        chosen = Selection(pids=(running.pid,))
+        limits = Limits(max_stop=1.0, timeout=1.0, consistency=consistency)
+        assert _only(load_patch(patch, chosen, forms=forms)).error is None
+        _until_stopped(running.pid)
+        assert _only(activate_patch("fix", chosen, limits)).error is None
+        _until_stopped(running.pid)
+        os.kill(running.pid, signal.SIGCONT)
+        assert running.ask("?") == "300"
+
+
+@pytest.mark.parametrize(("forms", "consistency"), WAYS)
+def test_threads_come_and_go(tmp_path: Path, forms: tuple[str, ...], consistency: str) -> None:
+    """Threads are born and end all the time, thousands a second: 20 rounds, no thread is left stopped or lost."""
+    setup = r"""
+static volatile long born;
+static void *short_lived(void *nothing) { born++; first(1); return 0; }
+static void *breeds(void *nothing) {
+    pthread_t threads[8];
+    for (;;) {
+        for (int index = 0; index < 8; index++) pthread_create(&threads[index], 0, short_lived, 0);
+        for (int index = 0; index < 8; index++) pthread_join(threads[index], 0);
+    }
+}
+static void prepare(void) {
+    pthread_t thread;
+    for (int index = 0; index < 2; index++) pthread_create(&thread, 0, breeds, 0);
+}
+"""
+    program, patch = _made(tmp_path, setup)
+    with Running(program) as running:
+        for _ in range(2):
+            _there_and_back(patch, running.pid, forms, consistency, times=10)
+        assert running.ask("?") == "3"
+        assert not livepatch_mappings(running.pid)
+        assert set(descriptors(running.pid)) == {"0", "1", "2"}
+
+
+def test_timer_signals_through_many_switches(tmp_path: Path) -> None:
+    """SIGALRM each millisecond through 80 switches by a stop: all succeed, and the program never sees a short read."""
+    setup = r"""
+#include <sys/time.h>
+static volatile long alarms;
+static void take(int number) { alarms++; }
+static void prepare(void) {
+    struct itimerval each = {{0, 1000}, {0, 1000}};
+    struct sigaction action = {.sa_handler = take, .sa_flags = SA_RESTART};
+    sigaction(SIGALRM, &action, 0);
+    setitimer(ITIMER_REAL, &each, 0);
+}
+"""
+    program, patch = _made(tmp_path, setup)
+    with Running(program) as running:
+        _there_and_back(patch, running.pid, ("jump",), "atomic", times=40)
+        assert running.ask("?") == "3"
+
+
+def test_another_tracer(tmp_path: Path) -> None:
+    """A program under another tracer is left alone, and the tracer is named."""
+    program, patch = _made(tmp_path, "static void prepare(void) {}")
+    with Running(program) as running:
+        chosen = Selection(pids=(running.pid,))
+        assert _only(load_patch(patch, chosen, forms=("jump",))).error is None
+        before = snapshot(running.pid)
+        reading, writing = os.pipe()
+        tracer = os.fork()
+        if not tracer:
+            ctypes.CDLL(None).ptrace(0x4206, running.pid, None, None)  # PTRACE_SEIZE
+            os.write(writing, b"!")
+            time.sleep(30)
+            os._exit(0)
+        try:
+            os.read(reading, 1)
+            for outcome in (
+                _only(activate_patch("fix", chosen, Limits(timeout=0.1))),
+                _only(unload_patch("fix", chosen, 0.1)),
+            ):
+                assert outcome.error is not None
+                assert (outcome.error["code"], outcome.state) == ("already_traced", "loaded")
+                assert "process %d " % tracer in outcome.error["message"]
+            assert snapshot(running.pid) == before
+            assert tracers(running.pid) == {str(tracer)}
+        finally:
+            os.kill(tracer, signal.SIGKILL)
+            os.waitpid(tracer, 0)
+            os.close(reading)
+            os.close(writing)
+        assert _only(activate_patch("fix", chosen, Limits(timeout=0.1))).error is None
+        assert running.ask("?") == "300"
+
+
+def test_without_the_privilege(tmp_path: Path) -> None:
+    """Another user's process: not_permitted, with the remedy, and nothing is changed. (Needs root to become nobody.)"""
+    program, patch = _made(tmp_path, "static void prepare(void) {}")
+    with Running(program) as running:
+        before = snapshot(running.pid)
+        reading, writing = os.pipe()
+        child = os.fork()
+        if not child:
+            try:
+                os.setgroups([])
+                os.setgid(65534)
+                os.setuid(65534)
+                outcome = _only(load_patch(patch, Selection(pids=(running.pid,))))
+                os.write(writing, repr(outcome.error).encode())
+            finally:
+                os._exit(0)
+        os.close(writing)
+        told = os.read(reading, 10000).decode()
+        os.waitpid(child, 0)
+        os.close(reading)
+        assert "'code': 'not_permitted'" in told
+        assert "become: true" in told
+        assert snapshot(running.pid) == before
+
+
+def test_a_library_that_was_closed(tmp_path: Path) -> None:
+    """dlclose takes the object away under a loaded patch: it cannot be activated, and can be taken out."""
+    source = "#include <unistd.h>\nint first(int x) { return x + (int)getpid() * 0 + 1; }"
+    library = compile_program(tmp_path, "libfirst.so", source, "-shared", "-fPIC")
+    main = r"""
+#include <dlfcn.h>
+#include <stdio.h>
+int main(int count, char **words) {
+    char line[100];
+    void *opened = dlopen(words[1], RTLD_NOW);
+    setvbuf(stdout, 0, _IOLBF, 0);
+    puts("ready");
+    while (fgets(line, sizeof line, stdin)) printf("%d\n", dlclose(opened));
+}
+"""
+    program = compile_program(tmp_path, "program", main)
+    patch = make_patch(tmp_path, library, FIXED.replace("int second", "static int second"), ["first"])
+    with Running(program, str(library)) as running:
+        chosen = Selection(pids=(running.pid,))
+        assert _only(load_patch(patch, chosen)).error is None
+        assert running.ask("?") == "0"
+        outcome = _only(activate_patch("fix", chosen, Limits(timeout=0.1)))
+        assert outcome.error is not None
+        assert (outcome.error["code"], outcome.state, outcome.verified) == ("object_modified", "loaded", False)
+        assert _only(unload_patch("fix", chosen, 1.0)).error is None
+        assert not livepatch_mappings(running.pid)
+
+
+def test_a_handler_on_its_own_stack(tmp_path: Path) -> None:
+    """A thread sleeps in the patch, and in a handler on its alternate stack above that: still it counts as inside."""
+    setup = r"""
+static char other[65536];
+static volatile int inside;
+static void handler(int number) { inside = 1; while (inside) usleep(1000); }
+static void leave(int number) { inside = 0; }
+static void *sleeps(void *nothing) { for (;;) pause(); }
+static void prepare(void) {
+    pthread_t thread; /* one that can be made to unmap the patch */
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    pthread_create(&thread, 0, sleeps, 0);
+    pthread_sigmask(SIG_SETMASK, &before, 0);
+    stack_t mine = {.ss_sp = other, .ss_size = sizeof other};
+    struct sigaction action = {.sa_handler = handler, .sa_flags = SA_ONSTACK}, end = {.sa_handler = leave};
+    sigaltstack(&mine, 0);
+    sigaction(SIGUSR1, &action, 0);
+    sigaction(SIGUSR2, &end, 0);
+}
+"""
+    program = compile_program(tmp_path, "program", MAIN.replace("SETUP", setup))
+    fixed = "#include <unistd.h>\nint first(int x) { return x + 100 + (pause() & 0); }"
+    patch = make_patch(tmp_path, program, fixed, ["first"])
+    with Running(program) as running:
+        chosen = Selection(pids=(running.pid,))
+        load_patch(patch, chosen)
+        activate_patch("fix", chosen, Limits(max_stop=1.0))
+        running.send("?")
+        time.sleep(0.05)
+        os.kill(running.pid, signal.SIGUSR1)
+        time.sleep(0.05)
+        deactivate_patch("fix", chosen, Limits(max_stop=1.0))
+        outcome = _only(unload_patch("fix", chosen, 0.1))
+        assert outcome.error is not None
+        assert (outcome.error["code"], outcome.state) == ("function_busy", "loaded")
+        os.kill(running.pid, signal.SIGUSR2)
+        assert running.line() == "102"
+        assert _only(unload_patch("fix", chosen, 2.0)).error is None
+        assert running.ask("?") == "3"
+
+
+def test_all_processes_that_map_the_object(tmp_path: Path) -> None:
+    """Without any narrowing, every process that maps the object is found, and no other."""
+    program, patch = _made(tmp_path, "static void prepare(void) {}")
+    with Running(program) as one, Running(program) as two:
+        outcomes = load_patch(patch, Selection()).outcomes
+        assert {outcome.pid for outcome in outcomes} == {one.pid, two.pid}
+        assert [outcome.error for outcome in outcomes] == [None, None]
+        assert unload_patch("fix", Selection(exe=str(program)), 1.0).summary()["changed"] == 2
