@@ -167,17 +167,19 @@ def _is_meant(operation: _Operation, process: Process, outcome: Outcome) -> bool
     first = operation.finder.find(process, mappings) if operation.finder else None
     if first and operation.finder:
         outcome.object, outcome.build_id = first.path, operation.finder.build_id
-    if first or _has_patch(mappings, operation.patch_id):
+    # Another object's patch may have the same id: a process is loaded into for its object, not for the name.
+    loading = operation.finder is not None and operation.goal == LOADED
+    if first or (not loading and _has_patch(mappings, operation.patch_id)):
         return True
     if operation.goal == ABSENT and mappings and left_open(process, operation.patch_id):
         return True
     if operation.selection.pids and mappings:
+        if operation.goal == ACTIVE:
+            raise missing_patch(operation.patch_id, str(process))
         if operation.finder:
             raise LivepatchError(
                 "build_id_mismatch", "%s does not map the object of patch %s" % (process, operation.patch_id)
             )
-        if operation.goal == ACTIVE:
-            raise missing_patch(operation.patch_id, str(process))
     return False
 
 

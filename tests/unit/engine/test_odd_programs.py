@@ -314,6 +314,25 @@ static void prepare(void) {
         assert running.ask("?") == "3"
 
 
+def test_two_objects_with_patches_of_one_name(tmp_path: Path) -> None:
+    """Two builds of one program, each with its own patch of the same id: neither is taken for the other."""
+    made = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        made.append(_made(tmp_path / name, "static void prepare(void) { first(%d); }" % len(made)))
+    with Running(made[0][0]) as one, Running(made[1][0]) as two:
+        for (_program, patch), running in zip(made, (one, two)):
+            outcomes = load_patch(patch, Selection(user="root")).outcomes
+            assert [(outcome.pid, outcome.error) for outcome in outcomes] == [(running.pid, None)]
+        activated = activate_patch("fix", Selection(pids=(one.pid, two.pid)), Limits(max_stop=1.0)).outcomes
+        assert [outcome.error for outcome in activated] == [None, None]
+        assert (one.ask("?"), two.ask("?")) == ("300", "300")
+        with Running(made[0][0]) as third:
+            outcome = _only(activate_patch("fix", Selection(pids=(third.pid,)), Limits()))
+            assert outcome.error is not None
+            assert outcome.error["code"] == "not_loaded"
+
+
 def test_all_processes_that_map_the_object(tmp_path: Path) -> None:
     """Without any narrowing, every process that maps the object is found, and no other."""
     program, patch = _made(tmp_path, "static void prepare(void) {}")
