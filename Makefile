@@ -56,7 +56,7 @@ docs-lint: ready
 	$(STEP) $@ antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs all .
 
 units: ready ## the unit tests
-	$(STEP) --tests $@ python -m pytest tests/unit
+	$(STEP) --tests $@ python -m pytest -n 2 tests/unit
 
 sanity: ready ## ansible-test sanity, nothing ignored
 	$(STEP) --tests $@ tools/ansible-test sanity --color no

@@ -24,7 +24,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("patch-format")
     command = f"""
         cp -r {HERE}/server source && make -C source && strip -o desk source/desk &&
-        {sys.executable} -m module_utils._build.command_line --name hide-cards --source {HERE}/server --diff {HERE}/fix.diff \
+        {sys.executable} -m module_utils._build.command_line --name hide-cards \
+            --source {HERE}/server --diff {HERE}/fix.diff \
             --build-command make --artifact desk --target "$PWD/desk" --cache "$PWD/cache" --dest hide-cards.lpatch
     """
     environment = {**os.environ, "PYTHONPATH": str(HERE.parent / "plugins")}

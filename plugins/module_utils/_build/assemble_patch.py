@@ -257,7 +257,8 @@ class PatchAssembly:
         old = change.original(atom)
         inside = branched_into(change.before, old.names) if change.before and old else []
         room = overwritable(self.deployed.path, address, size, limit, inside)
-        entry = self.deployed.file.read(address, min(ENTRY_BYTES, room)) or b""
+        end = section.address + section.size if section else address + size
+        entry = self.deployed.file.read(address, min(ENTRY_BYTES, end - address)) or b""
         return ReplacedFunction(
             atom.name,
             address,

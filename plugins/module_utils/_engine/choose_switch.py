@@ -50,7 +50,10 @@ def choose_switches(
     for function in functions:
         entry, code = bias + function.offset, codes[function.symbol]
         for form in forms:
-            switch = _byte(function, entry, code, places) if form == BYTE else _jump(function, entry, code)
+            if form == BYTE:
+                switch = None if _is_crowded(function, functions) else _byte(function, entry, code, places)
+            else:
+                switch = _jump(function, entry, code)
             if switch:
                 found.append(switch)
                 break
@@ -83,6 +86,11 @@ class Places:
         return True
 
 
+def _is_crowded(function: ReplacedFunction, functions: tuple[ReplacedFunction, ...]) -> bool:
+    """True when another of the functions starts within the bytes of the jump, which must stay as they are."""
+    return any(0 < other.offset - function.offset < branch.JUMP_SIZE for other in functions)
+
+
 def _byte(function: ReplacedFunction, entry: int, code: int, places: Places) -> Switch | None:
     old = bytes.fromhex(function.entry)
     place = branch.punned_place(entry, old)
@@ -94,8 +102,9 @@ def _byte(function: ReplacedFunction, entry: int, code: int, places: Places) -> 
 
 def _jump(function: ReplacedFunction, entry: int, code: int) -> Switch | None:
     old = bytes.fromhex(function.entry)
-    skip = len(branch.ENDBR64) if old.startswith(branch.ENDBR64) and len(old) >= 9 else 0
-    if len(old) < skip + branch.JUMP_SIZE or not branch.reaches(entry + skip, code):
+    room = min(len(old), function.overwritable)
+    skip = len(branch.ENDBR64) if old.startswith(branch.ENDBR64) and room >= 9 else 0
+    if room < skip + branch.JUMP_SIZE or not branch.reaches(entry + skip, code):
         return None
     site = entry + skip
     return Switch(function, JUMP, site, old[skip : skip + branch.JUMP_SIZE], branch.jump(site, code), 0, code)

@@ -22,6 +22,7 @@ from .choose_switch import BYTE, JUMP
 from .inspect import inspect
 from .load import clear_remains, left_open, load, loaded_before, prepare
 from .region import file_name, find_region, find_regions, missing_patch
+from .switch import SwitchFailed
 from .unload import unload
 
 ABSENT, LOADED, ACTIVE = "absent", "loaded", "active"
@@ -130,7 +131,11 @@ def deactivate_patch(patch_id: str, selection: Selection, limits: Limits, preten
 
 def _switching(change: Callable[..., Switched], patch_id: str, limits: Limits, pretend: bool) -> Step:
     def step(process: Process, outcome: Outcome) -> None:
-        switched = change(process, patch_id, limits, pretend)
+        try:
+            switched = change(process, patch_id, limits, pretend)
+        except SwitchFailed as failure:
+            outcome.attempts = failure.attempts
+            raise
         outcome.changed, outcome.switch = switched.changed, switched.switch
         outcome.stop_us, outcome.attempts = switched.stop_us, switched.attempts
 

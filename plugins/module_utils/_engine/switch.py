@@ -32,6 +32,14 @@ class Write:
     new: bytes
 
 
+class SwitchFailed(LivepatchError):
+    """No attempt until the timeout succeeded; `attempts` is how many there were."""
+
+    def __init__(self, attempts: int, code: str, message: str) -> None:
+        super().__init__(code, message)
+        self.attempts = attempts
+
+
 def write_of(site: Site, old: bytes, new: bytes) -> Write:
     """The write that turns `old` into `new`, without the bytes at its end that stay as they are."""
     size = len(old)
@@ -77,13 +85,15 @@ def switch_stopped(
             busy, stop_us = as_tracer(lambda: _attempt(process, writes, forbidden, quiet, max_stop))
             if not busy:
                 return stop_us, attempts
-            error = LivepatchError(
+            error = SwitchFailed(
+                attempts,
                 "function_busy",
                 "thread %d of %s is, or may come back, inside code that is to be replaced (at %#x), %d attempts"
                 % (busy[0].tid, process, busy[0].where, attempts),
             )
         except BudgetExceeded as exceeded:
-            error = LivepatchError(
+            error = SwitchFailed(
+                attempts,
                 "stop_budget_exceeded",
                 "%s would have been stopped for more than %g ms (late: thread %s); it runs on unchanged, %d attempts"
                 % (process, max_stop * 1e3, ", ".join(map(str, exceeded.late[:4])) or "none", attempts),

@@ -15,9 +15,9 @@ from .._errors import LivepatchError
 from .._ptrace.binding import LIBRARY_ERROR as PTRACE_ERROR
 from .failure import fail
 
-ELFTOOLS_ERROR = ELFTOOLS_VERSION = ""
+ELFTOOLS_ERROR = ""
 try:
-    from elftools import __version__ as ELFTOOLS_VERSION
+    __import__("elftools")
 except ImportError:
     ELFTOOLS_ERROR = traceback.format_exc()
 

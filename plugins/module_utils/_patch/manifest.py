@@ -37,10 +37,10 @@ class BoundObject:
 class ReplacedFunction:
     """One function of the object whose entry is to branch to the patch.
 
-    `offset`, `size`: where it is and how many bytes it has; `sha256`: of those bytes; `entry`: its first bytes as hex
-    (at most 16, never more than `overwritable`); `overwritable`: how many bytes from the entry on may be overwritten as
-    a whole because nothing branches into them (padding behind a short function counts); `symbol`: its new code in the
-    patch, `new_size` bytes long.
+    `offset`, `size`: where it is and how many bytes it has; `sha256`: of those bytes; `entry`: the bytes there as hex
+    (at most 16, also those behind a shorter function); `overwritable`: how many bytes from the entry on may be
+    overwritten as a whole because nothing branches into them (padding behind a short function counts); `symbol`: its
+    new code in the patch, `new_size` bytes long.
     """
 
     name: str
@@ -204,11 +204,11 @@ def _check(manifest: Manifest) -> None:
     taken: list[tuple[int, int, str]] = []
     for function in manifest.functions:
         entry = function.entry
-        if not _HEX.match(entry) or not 2 <= len(entry) <= 32 or len(entry) // 2 > function.overwritable:
+        if not _HEX.match(entry) or not 2 <= len(entry) <= 32:
             raise _corrupt("the entry bytes of %s are not hex of 1 to 16 bytes" % function.name)
         if len(function.sha256) != 64 or not _HEX.match(function.sha256) or not function.size:
             raise _corrupt("the digest or size of %s is not one" % function.name)
-        taken.append((function.offset, function.offset + max(function.size, len(entry) // 2), function.name))
+        taken.append((function.offset, function.offset + function.size, function.name))
     for value in manifest.data:
         if not _HEX.match(value.old) or not _HEX.match(value.new) or len(value.old) != len(value.new) or not value.old:
             raise _corrupt("the old and new bytes of %s are not hex of one length" % value.name)

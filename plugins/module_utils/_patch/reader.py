@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import io
+from dataclasses import replace
 from typing import Any
 
 from .._errors import LivepatchError
 from .content import BSS, DATA, RODATA, TEXT, Patch, Relocation, Section, Symbol
 from .manifest import SECTION, Manifest, parse_manifest
+from .seal import unsealed
 
 # The largest fix seen (redis, three functions with strings) has 60 KB; the builder refuses long before this.
 MOST_FILE_BYTES = 32 << 20
@@ -38,10 +40,15 @@ def read_patch(raw: bytes) -> Patch:
     """
     if len(raw) > MOST_FILE_BYTES:
         raise _corrupt("it is larger than %d MiB" % (MOST_FILE_BYTES >> 20))
+    return replace(parse_patch(unsealed(raw)), sha256=hashlib.sha256(raw).hexdigest())
+
+
+def parse_patch(body: bytes) -> Patch:
+    """The patch in the bytes of an ELF object, as they stand before the seal. Raises as `read_patch`."""
     from elftools.elf.elffile import ELFFile
 
     try:
-        return _parse(raw, ELFFile)
+        return _parse(body, ELFFile)
     except LivepatchError:
         raise
     except Exception as error:
@@ -65,7 +72,7 @@ def _parse(raw: bytes, elf_file: Any) -> Patch:
     symbols, names = _symbols(elf, sections, numbers)
     relocations = _relocations(elf, sections, numbers, names)
     _check(manifest, symbols, relocations)
-    return Patch(manifest, tuple(sections), tuple(symbols), tuple(relocations), hashlib.sha256(raw).hexdigest())
+    return Patch(manifest, tuple(sections), tuple(symbols), tuple(relocations))
 
 
 def _content(raw: bytes, section: Any) -> bytes:

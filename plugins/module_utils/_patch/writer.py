@@ -19,6 +19,7 @@ from .content import BSS, DATA, RODATA, TEXT, Patch, Section, Symbol
 from .manifest import SECTION
 from .reader import read_patch
 from .relocation_names import RELOCATION_NAMES
+from .seal import sealed
 
 _FLAGS = {TEXT: '"ax",@progbits', RODATA: '"a",@progbits', DATA: '"aw",@progbits', BSS: '"aw",@nobits'}
 _BYTES_A_LINE = 16
@@ -114,7 +115,7 @@ def patch_bytes(patch: Patch) -> bytes:
                 "internal", "the assembler refused the patch: %s" % done.stdout.decode("utf-8", "replace")
             )
         with open(os.path.join(folder, "patch.o"), "rb") as stream:
-            raw = stream.read()
+            raw = sealed(stream.read())
     _compare(patch, read_patch(raw))
     return raw
 

@@ -13,12 +13,14 @@ import hashlib
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from module_utils._elf.build_id import file_build_id
 from module_utils._elf.header import parse_header
 from module_utils._patch.content import Patch
 from module_utils._patch.manifest import BoundObject, Manifest, Reference, ReplacedFunction
 from module_utils._patch.reader import read_patch_file
+from module_utils._patch.seal import sealed
 
 
 def run(*command: str) -> str:
@@ -45,16 +47,16 @@ def symbols(path: Path) -> dict[str, tuple[int, int]]:
 
 
 def object_bytes(path: Path, address: int, size: int) -> bytes:
-    """Bytes of an object at a link-time address."""
+    """Bytes of an object at a link-time address, fewer where its segment ends."""
     raw = path.read_bytes()
     for segment in parse_header(lambda at, count: raw[at : at + count]).loads():
-        if segment.holds(address, size):
-            return raw[segment.offset + address - segment.address :][:size]
+        if segment.holds(address, 1):
+            return raw[segment.offset : segment.offset + segment.file_size][address - segment.address :][:size]
     raise ValueError("%#x is not in %s" % (address, path))
 
 
 def make_patch(
-    folder: Path, target: Path, source: str, replaced: list[str], patch_id: str = "fix", **manifest: object
+    folder: Path, target: Path, source: str, replaced: list[str], patch_id: str = "fix", **manifest: Any
 ) -> Patch:
     """A patch that replaces functions of `target` by those of the same name in `source`."""
     code = folder / (patch_id + ".patch.c")
@@ -85,7 +87,7 @@ def make_patch(
                 offset=offset,
                 size=size,
                 sha256=hashlib.sha256(object_bytes(target, offset, size)).hexdigest(),
-                entry=object_bytes(target, offset, min(16, overwritable)).hex(),
+                entry=object_bytes(target, offset, 16).hex(),
                 overwritable=overwritable,
                 symbol=name,
                 new_size=new[name][1],
@@ -109,6 +111,7 @@ def make_patch(
     (folder / "manifest.json").write_bytes(plain.to_json())
     patch = folder / (patch_id + ".lpatch")
     run("objcopy", "--add-section", ".livepatch=%s" % (folder / "manifest.json"), str(made), str(patch))
+    patch.write_bytes(sealed(patch.read_bytes()))
     return read_patch_file(str(patch))
 
 

@@ -180,3 +180,33 @@ def _ways(pid: int) -> set[str]:
         region = find_region(find_regions(process.memory, process.maps()), "fix")
         assert region is not None
         return {site.kind for site in region.sites}
+
+
+TINY = r"""
+#include <stdio.h>
+__attribute__((noinline, noclone)) int same(int x) { return x; }
+int main(void) {
+    char line[100];
+    setvbuf(stdout, 0, _IOLBF, 0);
+    puts("ready");
+    while (fgets(line, sizeof line, stdin)) printf("%d\n", same(line[0] - '0'));
+}
+"""
+
+
+def test_a_function_shorter_than_a_jump_is_switched_by_its_first_byte(tmp_path: Path) -> None:
+    """Three bytes long: whatever lies behind it names the place; a whole jump would not fit."""
+    program = compile_program(tmp_path, "program", TINY)
+    patch = make_patch(tmp_path, program, "int same(int x) { return x + 1000; }", ["same"])
+    assert patch.manifest.functions[0].size < 5
+    with Running(program) as running:
+        meant = Selection(pids=(running.pid,))
+        (refused,) = load_patch(patch, meant, forms=("jump",)).outcomes
+        assert refused.error is not None
+        assert refused.error["code"] == "function_too_short"
+        assert load_patch(patch, meant).outcomes[0].state == "loaded"
+        assert activate_patch("fix", meant, Limits()).outcomes[0].switch == "byte"
+        assert running.ask("7") == "1007"
+        assert deactivate_patch("fix", meant, Limits()).outcomes[0].switch == "byte"
+        assert running.ask("7") == "7"
+        assert unload_patch("fix", meant, 5).outcomes[0].state == "absent"

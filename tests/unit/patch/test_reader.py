@@ -19,7 +19,8 @@ from patching import compile_program, make_patch
 from module_utils._engine.image import Image
 from module_utils._errors import LivepatchError
 from module_utils._patch.manifest import parse_manifest
-from module_utils._patch.reader import MOST_FILE_BYTES, read_patch, read_patch_file
+from module_utils._patch.reader import MOST_FILE_BYTES, parse_patch, read_patch_file
+from module_utils._patch.seal import SIZE, sealed, unsealed
 
 PROGRAM = """
 #include <stdio.h>
@@ -40,13 +41,13 @@ REFUSED = ("patch_corrupt", "patch_unsupported")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     folder = tmp_path_factory.mktemp("patch")
     make_patch(folder, compile_program(folder, "program", PROGRAM), FIXED, ["answer"])
-    return (folder / "fix.lpatch").read_bytes()
+    return unsealed((folder / "fix.lpatch").read_bytes())
 
 
 def _refusal(raw: bytes) -> str:
     """The code with which these bytes are refused, by the reader or when they are laid out; "" when they are not."""
     try:
-        patch = read_patch(raw)
+        patch = parse_patch(raw)
         Image(patch, 4096).linked(0x400000, {reference.symbol: 0x401000 for reference in patch.manifest.references})
     except LivepatchError as error:
         return error.code
@@ -56,7 +57,7 @@ def _refusal(raw: bytes) -> str:
 def test_the_whole_file_is_read(raw: bytes) -> None:
     """The file that the other tests damage is good, and says of itself what it is."""
     assert _refusal(raw) == ""
-    assert [function.name for function in read_patch(raw).manifest.functions] == ["answer"]
+    assert [function.name for function in parse_patch(raw).manifest.functions] == ["answer"]
 
 
 def test_truncated(raw: bytes) -> None:
@@ -112,7 +113,7 @@ def test_foreign_files(tmp_path: Path) -> None:
 
 def test_a_field_that_reaches_past_its_section(raw: bytes) -> None:
     """An eight-byte field in the last four bytes of a section would overwrite what lies behind."""
-    patch = read_patch(raw)
+    patch = parse_patch(raw)
     last = patch.sections[patch.relocations[0].section].size - 4
     wide = replace(patch, relocations=(replace(patch.relocations[0], kind=1, offset=last),))
     with pytest.raises(LivepatchError) as caught:
@@ -121,13 +122,13 @@ def test_a_field_that_reaches_past_its_section(raw: bytes) -> None:
 
 
 def _manifest(raw: bytes) -> dict[str, object]:
-    found: dict[str, object] = json.loads(read_patch(raw).manifest.to_json())
+    found: dict[str, object] = json.loads(parse_patch(raw).manifest.to_json())
     return found
 
 
 def test_manifest_survives_its_own_text(raw: bytes) -> None:
     """What is written is read back, and gives the same bytes again."""
-    manifest = read_patch(raw).manifest
+    manifest = parse_patch(raw).manifest
     assert parse_manifest(manifest.to_json()) == manifest
     assert parse_manifest(manifest.to_json()).to_json() == manifest.to_json()
 
@@ -178,3 +179,18 @@ def test_another_format(raw: bytes) -> None:
     """A later format is not called damaged: it says which one is known here."""
     plain = {**_manifest(raw), "format": 2}
     assert _code_of_manifest(plain) == "patch_unsupported"
+
+
+def test_no_damage_to_a_whole_file_goes_unnoticed(raw: bytes) -> None:
+    """Any single flipped bit, any cut: the seal is broken. (The other tests here go past the seal.)"""
+    whole = sealed(raw)
+    assert unsealed(whole) == raw
+    for place in range(0, len(whole) * 8, 61):
+        damaged = bytearray(whole)
+        damaged[place // 8] ^= 1 << place % 8
+        with pytest.raises(LivepatchError) as caught:
+            unsealed(bytes(damaged))
+        assert caught.value.code == "patch_corrupt"
+    for length in [*range(0, len(whole), 97), len(raw), len(whole) - SIZE, len(whole) - 1]:
+        with pytest.raises(LivepatchError):
+            unsealed(whole[:length])
