@@ -163,7 +163,7 @@ ansible_facts:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._engine.survey import survey
+from ..module_utils._engine.facts import gather
 from ..module_utils._errors import LivepatchError
 from ..module_utils._module.failure import fail
 from ..module_utils._module.requirements import require_libraries, require_platform
@@ -182,7 +182,7 @@ def main() -> None:
     require_libraries(module)
     require_platform(module)
     try:
-        facts = survey([check_id(name) for name in module.params["patch"]], module.params["scan"])
+        facts = gather([check_id(name) for name in module.params["patch"]], module.params["scan"])
     except LivepatchError as error:
         fail(module, error)
     warn_of_unreadable(module, facts["summary"]["unreadable"])

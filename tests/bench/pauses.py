@@ -22,7 +22,7 @@ from patching import Running, compile_program, make_patch
 from module_utils._engine.activate import Limits
 from module_utils._engine.operations import Outcome, Report, activate_patch, deactivate_patch, load_patch, unload_patch
 from module_utils._patch.content import Patch
-from module_utils._process.select import Selection
+from module_utils._process.selection import Selection
 
 HERE = Path(__file__).parent
 THREADS = (1, 16, 128, 1000)

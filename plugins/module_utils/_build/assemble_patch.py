@@ -17,7 +17,7 @@ from .._patch.relocation_names import RELOCATION_NAMES
 from .atoms import Atom, Field
 from .changed_units import ChangedUnits
 from .entry_room import ENTRY_BYTES, branched_into, overwritable
-from .patch_contents import Included, PatchContents, calls_directly
+from .choose_contents import Included, PatchContents, calls_directly
 from .place_units import ArtifactSymbols
 from .prove_source import DeployedObject
 from .references import DynamicNames

@@ -18,14 +18,14 @@ from .._patch.writer import patch_bytes
 from .assemble_patch import PatchAssembly
 from .built_tree import BuiltTree, built_tree
 from .calling_contract import bound_callers, check_prototypes, relies_on_registers, running_callers
-from .change import Change, read_change
+from .read_change import Change, read_change
 from .changed_units import ChangedUnits, compile_changed_units
 from .layout_of_types import changed_layouts
 from .listing import listing
-from .patch_contents import Chooser, PatchContents
+from .choose_contents import Chooser, PatchContents
 from .place_units import ArtifactSymbols
 from .prove_source import DeployedObject, deployed_object, differing_sections, mismatch
-from .record import Progress
+from .watch_build import Progress
 from .request import BuildRefused, BuildRequest, BuildResult, Refusal, refuse
 
 TOOL = "cgl.livepatch 0.1.0"

@@ -25,11 +25,11 @@ from dataclasses import dataclass
 from typing import Iterator
 
 from .._errors import LivepatchError
-from .change import Change, apply_change
+from .read_change import Change, apply_change
 from .compile_command import CompileCommand
 from .dependencies import files_read
 from .link_inputs import Unit, find_link, linked_units
-from .record import Progress, require_calls, run_watched
+from .watch_build import Progress, require_calls, run_watched
 from .request import BuildRequest
 
 _FORMAT = 2

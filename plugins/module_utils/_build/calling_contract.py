@@ -20,7 +20,7 @@ from .changed_functions import UnitChange
 from .changed_units import ChangedUnits, is_clang
 from .compile_units import compile_in_sections
 from .layout_of_types import changed_prototype, words
-from .patch_contents import PatchContents, calls_directly
+from .choose_contents import PatchContents, calls_directly
 from .prove_source import DeployedObject
 from .request import Refusal
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from .atoms import Atom, Field, UnitCode
 from .disassembly import plain_instructions
-from .patch_contents import Included
+from .choose_contents import Included
 from .request import Listing
 
 _LONGEST_STRING = 60

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from .._errors import LivepatchError
 from .._process.process import Process
 from .choose_switch import BYTE
+from .make_switch import Write, switch_running, switch_stopped, write_of
 from .region import (
     ACTIVATING,
     ACTIVE,
@@ -29,7 +30,6 @@ from .region import (
     write_mutable,
 )
 from .sites import GONE, NEW, OLD, program_bytes, rivals, site_states
-from .switch import Write, switch_running, switch_stopped, write_of
 
 CONSISTENCIES = ("entry", "atomic", "quiescent")
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from .._errors import LivepatchError
 from .._patch.manifest import ReplacedFunction
 from .branch import x86_64 as branch
+from .free_space import FreeSpace
 from .image import PAGE, aligned
-from .place import FreeSpace
 
 BYTE, JUMP = "byte", "jump"
 

@@ -19,10 +19,10 @@ from typing import Any
 from .._errors import LivepatchError
 from .._patch.manifest import check_id
 from .._patch.reader import read_patch_file
-from .._process.select import Selection
+from .._process.selection import Selection
 from .activate import Limits
+from .facts import gather
 from .operations import Report, activate_patch, deactivate_patch, load_patch, unload_patch
-from .survey import survey
 
 
 def main() -> int:
@@ -36,7 +36,7 @@ def main() -> int:
     given = parser.parse_args()
     try:
         if given.action == "facts":
-            _print(survey([given.patch] if given.patch else [], "affected"))
+            _print(gather([given.patch] if given.patch else [], "affected"))
             return 0
         report = _act(given)
     except (LivepatchError, OSError) as error:

@@ -16,8 +16,9 @@ from .._process.link_map import executable_start
 from .._process.objects import MappedObject, find_object, mapped_objects
 from .._process.process import Process
 from .choose_switch import BYTE, JUMP, Switch, choose_switches, place_runs
+from .free_space import FreeSpace
 from .image import Image
-from .place import FreeSpace
+from .map_region import map_region, unmap
 from .region import (
     HEADER_SIZE,
     LOADED,
@@ -36,7 +37,6 @@ from .region import (
 )
 from .resolve import Resolver
 from .sites import check_original
-from .transfer import map_region, unmap
 
 _FRESH = Mutable(LOADING, "none", 0, 0, 0)
 _EXECUTE_READ = 5

@@ -16,14 +16,14 @@ from .._patch.content import Patch
 from .._process.maps import Mapping
 from .._process.objects import object_at
 from .._process.process import Process
-from .._process.select import ObjectFinder, Selection, exe_of, missing_pids, selected
+from .._process.selection import ObjectFinder, Selection, exe_of, missing_pids, selected
 from .activate import Limits, Switched, activate, deactivate
 from .choose_switch import BYTE, JUMP
-from .inspect import inspect
 from .load import clear_remains, left_open, load, loaded_before, prepare
+from .make_switch import SwitchFailed
 from .region import file_name, find_region, find_regions, missing_patch
-from .switch import SwitchFailed
 from .unload import unload
+from .verify import verify
 
 ABSENT, LOADED, ACTIVE = "absent", "loaded", "active"
 
@@ -221,8 +221,8 @@ def _look(process: Process, patch_id: str, outcome: Outcome) -> None:
         return
     first = [mapping for mapping in mappings if mapping.start == region.object_start]
     objects = [found for mapping in first for found in [object_at(process.memory, mappings, mapping)] if found]
-    inspected = inspect(process, region, objects, regions)
-    outcome.state, outcome.verified = inspected.state, inspected.verified
+    verified = verify(process, region, objects, regions)
+    outcome.state, outcome.verified = verified.state, verified.verified
     outcome.object, outcome.build_id = region.object_path, str(region.patch["build_id"])
 
 

@@ -13,10 +13,10 @@ from .._errors import LivepatchError
 from .._process.maps import mapping_at
 from .._process.process import Process
 from .._ptrace.tracer import as_tracer
-from .inside import anyone_inside
+from .map_region import unmap
 from .region import LOADED, UNLOADING, Region, find_region, find_regions, write_mutable
 from .sites import GONE, NEW, OLD, site_states
-from .transfer import unmap
+from .threads_inside import anyone_inside
 
 # How long one thread may take to come to a stop before it counts as busy, and the pause between two looks, seconds.
 _LOOK, _PAUSE = 0.1, 0.05

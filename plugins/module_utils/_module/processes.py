@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .._process.select import Selection
+from .._process.selection import Selection
 
 PROCESSES_SPEC: dict[str, Any] = {
     "type": "dict",

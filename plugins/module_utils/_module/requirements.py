@@ -12,7 +12,7 @@ import traceback
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 from .._errors import LivepatchError
-from .._ptrace.binding import LIBRARY_ERROR as PTRACE_ERROR
+from .._ptrace.python_ptrace import LIBRARY_ERROR as PTRACE_ERROR
 from .failure import fail
 
 ELFTOOLS_ERROR = ""

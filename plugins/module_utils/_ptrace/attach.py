@@ -9,7 +9,7 @@ import errno
 
 from .._errors import LivepatchError
 from .._process.process import Process
-from .requests import PTRACE_O_SUSPEND_SECCOMP, PTRACE_O_TRACESYSGOOD, seize
+from .ptrace_requests import PTRACE_O_SUSPEND_SECCOMP, PTRACE_O_TRACESYSGOOD, seize
 
 _PF_EXITING, _PF_IO_WORKER, _PF_KTHREAD = 0x4, 0x10, 0x200000
 

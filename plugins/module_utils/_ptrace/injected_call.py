@@ -23,8 +23,8 @@ from .._process.maps import Mapping, mapping_at
 from .._process.process import Process
 from . import x86_64 as arch
 from .attach import thread_state
-from .hold import HeldThread, held_thread
-from .requests import (
+from .hold_one_thread import HeldThread, held_thread
+from .ptrace_requests import (
     NT_PRSTATUS,
     get_register_set,
     get_signal_mask,

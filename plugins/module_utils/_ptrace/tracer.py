@@ -20,7 +20,7 @@ from typing import Callable, TypeVar
 from .._process.process import Process
 from . import x86_64 as arch
 from .attach import thread_state
-from .requests import NT_PRSTATUS, detach, get_register_set, interrupt, set_register_set, signal_of, wait_now
+from .ptrace_requests import NT_PRSTATUS, detach, get_register_set, interrupt, set_register_set, signal_of, wait_now
 from .wait import child_signals_held
 
 # How long late threads are waited for; after how long not any more those in uninterruptible sleep; between two looks.

@@ -11,7 +11,7 @@ import signal
 import time
 from typing import Iterator
 
-from .requests import wait_now
+from .ptrace_requests import wait_now
 
 # A stop of a tracee sends its tracer SIGCHLD. Signals of one number are merged, so never sleep longer than this,
 # seconds.

@@ -13,7 +13,7 @@ import ctypes
 import errno
 import struct
 
-from .binding import ptrace_registers_t
+from .python_ptrace import ptrace_registers_t
 
 REGISTER_BYTES = ctypes.sizeof(ptrace_registers_t)
 _PLACE = {name: getattr(ptrace_registers_t, name).offset for name, _kind in getattr(ptrace_registers_t, "_fields_", ())}

@@ -13,7 +13,7 @@ import pytest
 from cases import CASES
 from projects import ASK, MAKEFILE, Project, addresses, functions, make_diff, project, replaced
 
-from module_utils._build.record import install_wrappers, read_notes, run_watched
+from module_utils._build.watch_build import install_wrappers, read_notes, run_watched
 from module_utils._errors import LivepatchError
 
 CASE = CASES["a changed function, the rest only moves"]

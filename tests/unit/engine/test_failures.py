@@ -28,8 +28,8 @@ from module_utils._engine.operations import (
 from module_utils._errors import LivepatchError
 from module_utils._patch.content import Patch
 from module_utils._process.memory import Memory
-from module_utils._process.select import Selection
-from module_utils._ptrace import hold, injected_call, stop
+from module_utils._process.selection import Selection
+from module_utils._ptrace import hold_one_thread, injected_call, stop_all_threads
 
 PROGRAM = r"""
 #include <pthread.h>
@@ -173,8 +173,8 @@ _TOUCHES = {
         "interrupt",
         "resume",
     ),
-    hold: ("seize_thread", "interrupt", "stopped_registers", "detach"),
-    stop: ("seize_thread", "interrupt", "stopped_registers", "detach", "wait_for_each"),
+    hold_one_thread: ("seize_thread", "interrupt", "stopped_registers", "detach"),
+    stop_all_threads: ("seize_thread", "interrupt", "stopped_registers", "detach", "wait_for_each"),
 }
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from module_utils._engine.inside import find_address
+from module_utils._engine.threads_inside import find_address
 
 PLACES = st.sampled_from([0x401136, 0x3FA000, 0x10000, 0x5648F6BD8000, 0x7FFFFFFFE000, 0x55500000FFF8])
 SIZES = st.sampled_from([1, 4, 5, 4096, 65536, 1 << 20])

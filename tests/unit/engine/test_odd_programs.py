@@ -25,7 +25,7 @@ from module_utils._engine.operations import (
     unload_patch,
 )
 from module_utils._patch.content import Patch
-from module_utils._process.select import Selection
+from module_utils._process.selection import Selection
 
 MAIN = r"""
 #include <pthread.h>

@@ -27,7 +27,7 @@ from module_utils._engine.region import find_regions
 from module_utils._patch.content import Patch
 from module_utils._patch.manifest import ChangedValue
 from module_utils._process.process import Process
-from module_utils._process.select import Selection
+from module_utils._process.selection import Selection
 
 PROGRAM = r"""
 #include <stdio.h>

@@ -12,7 +12,7 @@ from patching import Running, compile_program, make_patch
 
 from module_utils._engine.activate import Limits
 from module_utils._engine.operations import activate_patch, deactivate_patch, load_patch, unload_patch
-from module_utils._process.select import Selection
+from module_utils._process.selection import Selection
 
 # One thread sleeps inside `work` for as long as it is asked to; the main thread answers.
 PROGRAM = """

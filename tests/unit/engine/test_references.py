@@ -17,7 +17,7 @@ from module_utils._patch.content import Patch
 from module_utils._patch.manifest import Reference
 from module_utils._process.objects import find_object, mapped_objects
 from module_utils._process.process import Process
-from module_utils._process.select import Selection
+from module_utils._process.selection import Selection
 
 # The program can be asked for the address of any symbol, which is what the dynamic linker itself says it is.
 PROGRAM = r"""

@@ -19,7 +19,7 @@ from module_utils._engine.operations import activate_patch, deactivate_patch, lo
 from module_utils._engine.region import find_region, find_regions
 from module_utils._patch.content import Patch
 from module_utils._process.process import Process
-from module_utils._process.select import Selection
+from module_utils._process.selection import Selection
 
 FUNCTIONS = r"""
 #include <stdio.h>

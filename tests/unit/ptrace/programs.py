@@ -12,9 +12,9 @@ from typing import Callable
 
 from module_utils._process.process import Process
 from module_utils._ptrace import x86_64 as arch
-from module_utils._ptrace.hold import held_thread
+from module_utils._ptrace.hold_one_thread import held_thread
 from module_utils._ptrace.injected_call import InjectedCalls, find_gadgets, frame_place
-from module_utils._ptrace.stop import stopped
+from module_utils._ptrace.stop_all_threads import stopped
 from module_utils._ptrace.tracer import as_tracer
 
 

@@ -16,7 +16,7 @@ from patching import Running, compile_program
 from programs import call_in_each_thread, stop_all, wait_for_threads
 
 from module_utils._process.process import Process
-from module_utils._ptrace.stop import stopped
+from module_utils._ptrace.stop_all_threads import stopped
 from module_utils._ptrace.tracer import as_tracer
 
 # Every call of signal(7)'s two lists that a program can be made to block in; each in a thread of its own.

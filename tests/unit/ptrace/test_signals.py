@@ -17,7 +17,7 @@ from programs import call_in_each_thread, stop_all
 from snapshots import states, tracers
 
 from module_utils._process.process import Process
-from module_utils._ptrace.stop import StopWindow
+from module_utils._ptrace.stop_all_threads import StopWindow
 from module_utils._ptrace.tracer import as_tracer
 from module_utils._ptrace.wait import child_signals_held
 

@@ -12,8 +12,8 @@ from typing import Iterator
 
 from .._process.process import Process
 from .attach import seize_thread
-from .real_time import real_time
-from .requests import detach, interrupt, is_event_stop, resume, signal_of
+from .ptrace_requests import detach, interrupt, is_event_stop, resume, signal_of
+from .scheduling import real_time
 from .tracer import let_late_threads_go, stopped_registers
 from .wait import child_signals_held, wait_until
 

@@ -13,7 +13,7 @@ import ctypes
 import errno
 import os
 
-from .binding import (
+from .python_ptrace import (
     PTRACE_DETACH,
     PTRACE_GETREGSET,
     PTRACE_SETOPTIONS,

@@ -19,8 +19,8 @@ from typing import Iterator
 from .._errors import LivepatchError
 from .._process.process import Process
 from .attach import seize_thread, thread_state
-from .real_time import undisturbed
-from .requests import detach, interrupt, signal_of
+from .ptrace_requests import detach, interrupt, signal_of
+from .scheduling import undisturbed
 from .tracer import let_late_threads_go, stopped_registers
 from .wait import child_signals_held, wait_for_each
 

@@ -18,7 +18,7 @@ from .sites import NEW, site_states
 
 
 @dataclass(frozen=True)
-class Inspected:
+class Verified:
     """One patch in one process. `state` is loaded or active; `verified` means that every byte is there now.
 
     `reasons` says what is not as it should be when `verified` is false.
@@ -30,7 +30,7 @@ class Inspected:
     reasons: tuple[str, ...]
 
 
-def inspect(process: Process, region: Region, objects: list[MappedObject], regions: list[Region]) -> Inspected:
+def verify(process: Process, region: Region, objects: list[MappedObject], regions: list[Region]) -> Verified:
     """Compare a region and the places it changes with what they must be; `regions`: all of the process.
 
     Raises LivepatchError process_gone.
@@ -50,4 +50,4 @@ def inspect(process: Process, region: Region, objects: list[MappedObject], regio
         ]
         reasons.append("not switched over: %s" % ", ".join(wrong))
         state = "loaded"
-    return Inspected(region, state, not reasons, tuple(reasons))
+    return Verified(region, state, not reasons, tuple(reasons))

@@ -14,23 +14,23 @@ from .._elf.header import NotElf
 from .._errors import LivepatchError
 from .._process.objects import MappedObject, mapped_objects
 from .._process.process import Process
-from .._process.select import Selection, exe_of, selected
-from .inspect import Inspected, inspect
+from .._process.selection import Selection, exe_of, selected
 from .region import NAME, find_regions
 from .sites import NEW, site_states
+from .verify import Verified, verify
 
 SCHEMA = 1
 SCANS = ("patched", "affected", "all")
 
 
-def survey(wanted: list[str], scan: str) -> dict[str, Any]:
+def gather(wanted: list[str], scan: str) -> dict[str, Any]:
     """The facts of this host: see RETURN of livepatch_facts.
 
     `wanted`: ids of patches to speak of, all when empty. `scan`: patched (processes that have a patch), affected (and
     those that map an object which a patch found here is bound to), or all.
     """
     disk = DiskObjects()
-    found: list[tuple[dict[str, Any], list[Inspected]]] = []
+    found: list[tuple[dict[str, Any], list[Verified]]] = []
     others: list[dict[str, Any]] = []
     unreadable = 0
     for process in selected(Selection()):
@@ -43,15 +43,15 @@ def survey(wanted: list[str], scan: str) -> dict[str, Any]:
                 continue
             objects = mapped_objects(process.memory, mappings)
             regions = find_regions(process.memory, mappings) if has_patch else []
-            inspected = [
-                inspect(process, region, objects, regions) for region in regions if not wanted or region.id in wanted
+            verified = [
+                verify(process, region, objects, regions) for region in regions if not wanted or region.id in wanted
             ]
-            fact = _process(process, objects, inspected, disk)
+            fact = _process(process, objects, verified, disk)
         except LivepatchError as error:
             unreadable += error.code == "not_permitted"
             continue
-        if inspected:
-            found.append((fact, inspected))
+        if verified:
+            found.append((fact, verified))
         else:
             others.append(fact)
     patches = _patches(found)
@@ -111,7 +111,7 @@ class DiskObjects:
 
 
 def _process(
-    process: Process, objects: list[MappedObject], inspected: list[Inspected], disk: DiskObjects
+    process: Process, objects: list[MappedObject], verified: list[Verified], disk: DiskObjects
 ) -> dict[str, Any]:
     reasons = _obstacles(process, objects)
     return {
@@ -120,7 +120,7 @@ def _process(
         "exe": exe_of(process),
         "threads": len(process.threads()),
         "objects": [_object(process, found, disk) for found in objects],
-        "patches": [_patch(process, one) for one in inspected],
+        "patches": [_patch(process, one) for one in verified],
         "patchable": not reasons,
         "reasons": reasons,
     }
@@ -132,7 +132,7 @@ def _object(process: Process, found: MappedObject, disk: DiskObjects) -> dict[st
     return {"path": found.path, "build_id": found.build_id, "disk_build_id": on_disk, "drift": drift}
 
 
-def _patch(process: Process, one: Inspected) -> dict[str, Any]:
+def _patch(process: Process, one: Verified) -> dict[str, Any]:
     states = site_states(process.memory, one.region)
     functions = [
         {
@@ -171,10 +171,10 @@ def _obstacles(process: Process, objects: list[MappedObject]) -> list[str]:
     return reasons
 
 
-def _patches(found: list[tuple[dict[str, Any], list[Inspected]]]) -> dict[str, dict[str, Any]]:
+def _patches(found: list[tuple[dict[str, Any], list[Verified]]]) -> dict[str, dict[str, Any]]:
     patches: dict[str, dict[str, Any]] = {}
-    for _fact, inspected in found:
-        for one in inspected:
+    for _fact, verified in found:
+        for one in verified:
             entry = patches.setdefault(
                 one.region.id,
                 {

@@ -17,7 +17,7 @@ from .._process.maps import Mapping, mapping_at
 from .._process.process import Process
 from .._ptrace import x86_64 as arch
 from .._ptrace.attach import runs_no_code
-from .._ptrace.hold import held_thread
+from .._ptrace.hold_one_thread import held_thread
 
 # A stack is read in pieces of this size, bytes, and no further than this.
 _PIECE, _MOST = 1 << 16, 64 << 20

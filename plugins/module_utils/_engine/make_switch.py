@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from .._errors import LivepatchError
 from .._process.memory import Memory
 from .._process.process import Process
-from .._ptrace.stop import BudgetExceeded, StopWindow, stopped
+from .._ptrace.stop_all_threads import BudgetExceeded, StopWindow, stopped
 from .._ptrace.tracer import as_tracer
-from .inside import Inside, anyone_inside, threads_inside
 from .region import Site
 from .restore import put_back
+from .threads_inside import Inside, anyone_inside, threads_inside
 
 # Between two attempts, seconds: long enough for a thread to leave a function, short beside any timeout.
 _PAUSE = 0.02
