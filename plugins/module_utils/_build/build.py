@@ -18,15 +18,15 @@ from .._patch.writer import patch_bytes
 from .assemble_patch import PatchAssembly
 from .built_tree import BuiltTree, built_tree
 from .calling_contract import bound_callers, check_prototypes, relies_on_registers, running_callers
-from .read_change import Change, read_change
 from .changed_units import ChangedUnits, compile_changed_units
+from .choose_contents import Chooser, PatchContents
 from .layout_of_types import changed_layouts
 from .listing import listing
-from .choose_contents import Chooser, PatchContents
 from .place_units import ArtifactSymbols
 from .prove_source import DeployedObject, deployed_object, differing_sections, mismatch
-from .watch_build import Progress
+from .read_change import Change, read_change
 from .request import BuildRefused, BuildRequest, BuildResult, Refusal, refuse
+from .watch_build import Progress
 
 TOOL = "cgl.livepatch 0.1.0"
 _THROUGH_TABLE = ("-mno-direct-extern-access",)
@@ -47,7 +47,7 @@ def build(request: BuildRequest, progress: Progress) -> BuildResult:
         symbols = ArtifactSymbols(artifact)
         units = compile_changed_units(tree, change, symbols, (), progress)
         assembly = _choose(request, units, symbols, deployed)
-        if assembly.far_data():
+        if assembly.resolver.far_data():
             assembly = _through_table(request, change, units, assembly, progress)
         return _finish(change, assembly)
 

@@ -25,12 +25,12 @@ from dataclasses import dataclass
 from typing import Iterator
 
 from .._errors import LivepatchError
-from .read_change import Change, apply_change
 from .compile_command import CompileCommand
 from .dependencies import files_read
 from .link_inputs import Unit, find_link, linked_units
-from .watch_build import Progress, require_calls, run_watched
+from .read_change import Change, apply_change
 from .request import BuildRequest
+from .watch_build import Progress, require_calls, run_watched
 
 _FORMAT = 2
 

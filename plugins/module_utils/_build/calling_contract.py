@@ -18,9 +18,9 @@ from .._patch.content import TEXT
 from .atoms import Atom, Field, UnitCode
 from .changed_functions import UnitChange
 from .changed_units import ChangedUnits, is_clang
+from .choose_contents import PatchContents, calls_directly
 from .compile_units import compile_in_sections
 from .layout_of_types import changed_prototype, words
-from .choose_contents import PatchContents, calls_directly
 from .prove_source import DeployedObject
 from .request import Refusal
 

@@ -15,7 +15,6 @@ from .._elf.object_file import SHN_UNDEF, ObjectFile, read_object_file
 from .._errors import LivepatchError
 from .atoms import UnitCode
 from .built_tree import BuiltTree
-from .read_change import Change
 from .changed_functions import UnitChange
 from .compile_command import CompileCommand, is_assembler
 from .compile_units import compile_in_sections, linked_object, require_same_object
@@ -24,8 +23,9 @@ from .dependencies import files_read
 from .line_numbers import keep_line_numbers
 from .link_inputs import Unit, find_link, linked_units
 from .place_units import ArtifactSymbols
-from .watch_build import Progress
+from .read_change import Change
 from .request import BuildRefused, Refusal, refuse
+from .watch_build import Progress
 
 _NUMBERED = re.compile(r"\.\d+$")
 

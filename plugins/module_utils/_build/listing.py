@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 from .atoms import Atom, Field, UnitCode
-from .disassembly import plain_instructions
 from .choose_contents import Included
+from .disassembly import plain_instructions
 from .request import Listing
 
 _LONGEST_STRING = 60

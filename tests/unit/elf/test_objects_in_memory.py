@@ -87,7 +87,7 @@ def test_gnu_hash() -> None:
 def test_damaged_objects(library: Path, data: st.DataObject) -> None:
     """Bytes of the headers and the dynamic part replaced: NotElf or OSError, or an answer; nothing else, and soon."""
     image = bytearray(_image(library))
-    for _ in range(data.draw(st.integers(1, 6))):
+    for _turn in range(data.draw(st.integers(1, 6))):
         place = data.draw(st.integers(0, 1023) | st.integers(0, len(image) - 1))
         image[place] = data.draw(st.sampled_from([0, 1, 0x7F, 0x80, 0xFF]))
     read = _reader(bytes(image))

@@ -68,7 +68,7 @@ def _there_and_back(patch: Patch, pid: int, forms: tuple[str, ...], consistency:
     """Load, switch there and back some times, unload; each must succeed."""
     chosen, limits = Selection(pids=(pid,)), Limits(max_stop=2.0, timeout=5.0, consistency=consistency)
     assert _only(load_patch(patch, chosen, forms=forms)).error is None
-    for _ in range(times):
+    for _turn in range(times):
         assert _only(activate_patch("fix", chosen, limits)).error is None
         assert _only(deactivate_patch("fix", chosen, limits)).error is None
     assert _only(unload_patch("fix", chosen, 5.0)).error is None
@@ -114,7 +114,7 @@ def test_seccomp_that_kills(tmp_path: Path, forms: tuple[str, ...], consistency:
 
 def _until_stopped(pid: int) -> None:
     """Wait for the state T: a thread that is let go passes through R on its way back to it, inside the kernel."""
-    for _ in range(200):
+    for _turn in range(200):
         if states(pid) == {"T"}:
             return
         time.sleep(0.005)
@@ -158,7 +158,7 @@ static void prepare(void) {
 """
     program, patch = _made(tmp_path, setup)
     with Running(program) as running:
-        for _ in range(2):
+        for _turn in range(2):
             _there_and_back(patch, running.pid, forms, consistency, times=10)
         assert running.ask("?") == "3"
         assert not livepatch_mappings(running.pid)

@@ -1,0 +1,195 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What each field of the patch's code refers to: a symbol of the patch, the object's own, or what the process uses."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from .._elf.object_file import STT_IFUNC, STT_TLS
+from .._patch.content import TEXT
+from .._patch.manifest import Reference
+from .._patch.relocation_names import RELOCATION_NAMES
+from .atoms import Atom, Field
+from .choose_contents import Included, PatchContents, calls_directly
+from .place_units import ArtifactSymbols
+from .references import DynamicNames
+from .relocated_fields import R_32, R_32S, R_64, R_PC32, R_TPOFF32, TLS
+from .request import Refusal
+
+
+@dataclass
+class Placed:
+    """One atom of the patch, with its symbol and its place in the patch's sections."""
+
+    one: Included
+    symbol: str
+    section: int
+    offset: int
+
+
+class UniqueNames:
+    """Names for the patch's symbols, no two alike."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def name(self, wanted: str) -> str:
+        """`wanted`, or that with a number behind it."""
+        name, number = wanted, 1
+        while name in self._taken:
+            number += 1
+            name = "%s$%d" % (wanted, number)
+        self._taken.add(name)
+        return name
+
+
+class FieldResolver:
+    """Resolves fields, and keeps the references to the world outside that the patch needs for them.
+
+    `placed` is the patch's own code and data by the identity of its atom; `refusals` is what could not be resolved.
+    """
+
+    def __init__(
+        self,
+        contents: PatchContents,
+        artifact: ArtifactSymbols,
+        dynamic: DynamicNames,
+        names: UniqueNames,
+        refusals: list[Refusal],
+    ) -> None:
+        self.contents = contents
+        self.artifact = artifact
+        self.dynamic = dynamic
+        self.placed: dict[int, Placed] = {}
+        self.refusals = refusals
+        self._names = names
+        self._references: dict[tuple[str, str, int, int, str], Reference] = {}
+
+    def references(self) -> tuple[Reference, ...]:
+        """All references that fields resolved so far need, by name of their symbol."""
+        return tuple(sorted(self._references.values(), key=lambda one: one.symbol))
+
+    def far_data(self) -> bool:
+        """True when the contents refer to another object's variable as if it were near, which it is not."""
+        return any(
+            self._is_far(one.atom, reference)
+            for one in self.contents.included
+            for reference in one.atom.fields
+            if reference.atom is None
+        )
+
+    def _is_far(self, user: Atom, reference: Field) -> bool:
+        name = reference.name
+        if reference.kind not in (R_PC32, R_32, R_32S) or calls_directly(user, reference):
+            return False
+        if any(name in one.atom.names and not one.atom.local for one in self.contents.included):
+            return False
+        known = name in self.artifact.globals and not self.dynamic.imported(name)
+        return not known and not self.dynamic.canonical_plt(name)
+
+    def resolve(self, place: Placed, reference: Field, content: bytearray) -> tuple[str, int] | None:
+        """Symbol and addend of a relocation; None when the field was filled here, or refused."""
+        change, user, target = place.one.change, place.one.atom, reference.atom
+        if reference.kind in TLS:
+            self._thread_local(place, reference, content)
+            return None
+        if reference.kind not in RELOCATION_NAMES["x86_64"]:
+            self.refuse("construct_unsupported", place, "its relocation of type %d is not supported" % reference.kind)
+            return None
+        if target is None:
+            return self._undefined(place, reference)
+        own = self.placed.get(id(target))
+        if own is not None and not (own.one.replaces and _takes_address(user, reference)):
+            return own.symbol, reference.addend
+        address = change.address(target)
+        if address is None:
+            if not target.size:
+                return self.refuse("construct_unsupported", place, "it refers to the empty %s" % target.section)
+            return self.refuse("internal", place, "%s was to be in the patch and is not" % target.name)
+        if not target.local and self.dynamic.interposable(target.name, reference.kind):
+            return self._external(target.name), reference.addend
+        return self._object(target.name, address), reference.addend
+
+    def _undefined(self, place: Placed, reference: Field) -> tuple[str, int] | None:
+        name = reference.name
+        for other in self.placed.values():
+            keeps_address = other.one.replaces and _takes_address(place.one.atom, reference)
+            is_it = name in other.one.atom.names and not other.one.atom.local
+            if is_it and not keeps_address and not self.dynamic.interposable(name, reference.kind):
+                return other.symbol, reference.addend
+        known = self.artifact.globals.get(name)
+        if known is not None and not self.dynamic.imported(name):
+            if known.kind == STT_IFUNC:
+                return self.refuse(
+                    "construct_unsupported", place, "it refers to %s, an IFUNC of the object itself" % name
+                )
+            if self.dynamic.interposable(name, reference.kind):
+                return self._external(name), reference.addend
+            return self._object(name, known.value), reference.addend
+        if self._is_far(place.one.atom, reference):
+            return self.refuse(
+                "construct_unsupported",
+                place,
+                "it refers to %s of another object as if it were near, and this object has no copy of it" % name,
+                "Compile the project with -fPIC, or write the fix without %s." % name,
+            )
+        if reference.kind in (R_PC32, R_32, R_32S) and not calls_directly(place.one.atom, reference):
+            return self._object(name, self.dynamic.canonical_plt(name)), reference.addend
+        return self._external(name), reference.addend
+
+    def _thread_local(self, place: Placed, reference: Field, content: bytearray) -> None:
+        """Fill the offset of an existing thread-local variable of an executable: it is the same for every process."""
+        target = reference.atom
+        value = None
+        if reference.kind == R_TPOFF32 and target is not None and place.one.change.placed is not None:
+            symbols = [s for s in self.artifact.artifact.symbols() if s.kind == STT_TLS and s.name in target.names]
+            value = symbols[0].value if len({s.value for s in symbols}) == 1 else None
+        elif reference.kind == R_TPOFF32 and reference.name in self.artifact.globals:
+            value = self.artifact.globals[reference.name].value
+        offset = self.dynamic.thread_offset(value) if value is not None else None
+        if offset is None:
+            name = target.name if target is not None else reference.name
+            self.refuse("tls_unsupported", place, "it uses the thread-local %s" % name)
+            return
+        struct.pack_into("<i", content, place.offset + reference.offset, offset + reference.addend)
+
+    def _object(self, name: str, address: int) -> str:
+        return self._reference("object", name, address, 0, "")
+
+    def _external(self, name: str) -> str:
+        slot = self.dynamic.slots.get(name, 0)
+        return self._reference("external", name, 0, slot, self.dynamic.versions.get(name, ""))
+
+    def _reference(self, kind: str, name: str, offset: int, slot: int, version: str) -> str:
+        key = (kind, name, offset, slot, version)
+        if key not in self._references:
+            self._references[key] = Reference(self._names.name(name), kind, name, offset, slot, version)
+        return self._references[key].symbol
+
+    def refuse(self, code: str, place: Placed, why: str, remedy: str = "") -> tuple[str, int] | None:
+        """Note a refusal; None, as the answer of who cannot resolve a reference."""
+        atom = place.one.atom
+        owner = place.one.change.owner(atom)
+        name = owner.name if owner else atom.section
+        self.refusals.append(
+            Refusal(
+                code,
+                name,
+                place.one.change.unit.word,
+                "%s cannot go into the patch: %s" % (name, why),
+                remedy,
+            )
+        )
+        return None
+
+
+def _takes_address(user: Atom, reference: Field) -> bool:
+    """True when a reference to a function is to its entry and not a call: the function's one address in the process."""
+    if reference.kind == R_64 or reference.kind in (R_32, R_32S):
+        return reference.addend == 0
+    if user.kind != TEXT or calls_directly(user, reference):
+        return False
+    return reference.addend == -4
