@@ -67,6 +67,7 @@ class PatchAssembly:
                         Relocation(place.section, place.offset + reference.offset, reference.kind, symbol, addend)
                     )
         sections = [Section(s.name, s.kind, s.align, s.size, bytes(content)) for s, content in zip(sections, contents)]
+        placed = self.resolver.placed.values()
         symbols = tuple(
             Symbol(p.symbol, p.section, p.offset, p.one.atom.size, p.one.atom.kind == TEXT)
             for p in self.resolver.placed.values()
