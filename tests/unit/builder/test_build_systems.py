@@ -172,7 +172,6 @@ sed "s/@CC@/$CC/" Makefile.in > Makefile
     assert failure(one, configure_command="sh ./configure; exit 4").code == "build_failed"
 
 
-@pytest.mark.skipif(not shutil.which("cmake"), reason="cmake is not installed")
 def test_cmake(tmp_path: Path) -> None:
     """cmake finds the wrapper on PATH and writes its absolute path into its Makefiles; __FILE__ is an absolute path."""
     lists = "cmake_minimum_required(VERSION 3.10)\nproject(p C)\nset(CMAKE_BUILD_TYPE RelWithDebInfo)\n"
@@ -180,6 +179,25 @@ def test_cmake(tmp_path: Path) -> None:
     one = project(tmp_path, {**FILES, "CMakeLists.txt": lists, "Makefile": ""}, CASE.after)
     command = "mkdir out && cd out && cmake .. && make"
     assert functions(one.patch(build_command=command, artifact="out/prog")) == ["answer"]
+
+
+def test_dpkg_buildpackage(tmp_path: Path) -> None:
+    """A Debian source package, built as Debian builds it: dh calls make, with the distribution's own flags."""
+    rules = "#!/usr/bin/make -f\n%:\n\tdh $@\n"
+    debian = {
+        "debian/control": "Source: prog\nMaintainer: nobody <nobody@localhost>\nBuild-Depends: debhelper-compat (= 13)\n\n"
+        "Package: prog\nArchitecture: any\nDescription: answers\n one program\n",
+        "debian/changelog": "prog (1.0) unstable; urgency=low\n\n  * First.\n\n"
+        " -- nobody <nobody@localhost>  Thu, 01 Jan 2026 00:00:00 +0000\n",
+        "debian/source/format": "3.0 (native)\n",
+        "debian/rules": rules,
+        "Makefile": MAKEFILE.replace("CFLAGS = -O2 -g\n", ""),
+    }
+    one = project(tmp_path, {**FILES, **debian}, CASE.after)
+    for tree in (one.source, one.changed):
+        (tree / "debian" / "rules").chmod(0o755)
+    patch = one.patch(build_command="dpkg-buildpackage -b -d -us -uc", environment={"DEB_BUILD_OPTIONS": "nocheck"})
+    assert functions(patch) == ["answer"]
 
 
 def test_static_library_in_the_program(tmp_path: Path) -> None:
