@@ -185,7 +185,8 @@ def test_dpkg_buildpackage(tmp_path: Path) -> None:
     """A Debian source package, built as Debian builds it: dh calls make, with the distribution's own flags."""
     rules = "#!/usr/bin/make -f\n%:\n\tdh $@\n"
     debian = {
-        "debian/control": "Source: prog\nMaintainer: nobody <nobody@localhost>\nBuild-Depends: debhelper-compat (= 13)\n\n"
+        "debian/control": "Source: prog\nMaintainer: nobody <nobody@localhost>\n"
+        "Build-Depends: debhelper-compat (= 13)\n\n"
         "Package: prog\nArchitecture: any\nDescription: answers\n one program\n",
         "debian/changelog": "prog (1.0) unstable; urgency=low\n\n  * First.\n\n"
         " -- nobody <nobody@localhost>  Thu, 01 Jan 2026 00:00:00 +0000\n",
