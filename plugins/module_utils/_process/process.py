@@ -105,9 +105,12 @@ class Process:
         except OSError as error:
             raise self._explain(error, "stat") from None
 
-    def status(self, field: str) -> str:
-        """One line's value from /proc/PID/status, for example `Seccomp`; empty when the kernel has no such line."""
-        for line in self.read_text("status").splitlines():
+    def status(self, field: str, folder: str = "") -> str:
+        """One line's value from /proc/PID/status, for example `Seccomp`; empty when the kernel has no such line.
+
+        `folder`: "task/TID/" for one thread's.
+        """
+        for line in self.read_text(folder + "status").splitlines():
             if line.startswith(field + ":"):
                 return line.partition(":")[2].strip()
         return ""

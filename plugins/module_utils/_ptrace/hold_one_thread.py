@@ -43,11 +43,10 @@ class HeldThread:
             if status is None or not os.WIFSTOPPED(status):
                 return False
             self._signal = signal_of(status)
+            self.registers = stopped_registers(self.tid)
             if is_event_stop(status) or not plainly:
-                break
+                return True
             resume(self.tid, self._signal)
-        self.registers = stopped_registers(self.tid)
-        return True
 
     def release(self) -> None:
         """Let it go as it was."""

@@ -176,10 +176,10 @@ def injected_calls(process: Process) -> Iterator[InjectedCalls]:
     mappings = process.maps()
     gadgets = find_gadgets(process, mappings)
     xstate_size = arch.own_xstate_size()
-    past_seccomp = process.status("Seccomp") == "2"
     for tid in _callers(process, mappings):
+        past_seccomp = _is_confined(process, tid)
         with held_thread(process, tid, timeout=1.0, plainly=True, past_seccomp=past_seccomp) as thread:
-            stack = frame_place(mappings, arch.stack_pointer(thread.registers), xstate_size) if thread else 0
+            stack = _frame_place(mappings, thread.registers, xstate_size) if thread else 0
             if thread is None or not stack:
                 continue
             calls = InjectedCalls(thread, gadgets, stack, xstate_size)
@@ -204,6 +204,29 @@ def frame_place(mappings: list[Mapping], stack_pointer: int, xstate_size: int) -
         return 0
     place = (stack_pointer - arch.RED_ZONE - arch.return_frame_size(xstate_size) & ~63) - 8
     return place if place - _STACK_ROOM >= mapping.start else 0
+
+
+def _frame_place(mappings: list[Mapping], registers: bytes, xstate_size: int) -> int:
+    """As `frame_place`, and 0 where the thread is not on the stack it was made with, as a coroutine is not.
+
+    glibc and musl keep a thread's descriptor at the upper end of its stack. A stack that was cut out of an allocator's
+    arena may have guard pages before the arena, and somebody's data right below it.
+    """
+    stack_pointer = arch.stack_pointer(registers)
+    mapping = mapping_at(mappings, stack_pointer)
+    if mapping is None or (
+        mapping.path != "[stack]" and not stack_pointer < arch.thread_pointer(registers) < mapping.end
+    ):
+        return 0
+    return frame_place(mappings, stack_pointer, xstate_size)
+
+
+def _is_confined(process: Process, tid: int) -> bool:
+    """True when seccomp judges this thread's system calls: each thread may have filters of its own (seccomp(2))."""
+    try:
+        return process.status("Seccomp", "task/%d/" % tid) not in ("", "0")
+    except LivepatchError:
+        return False
 
 
 def _callers(process: Process, mappings: list[Mapping]) -> list[int]:

@@ -76,7 +76,8 @@ class StopWindow:
         new = sorted(first, key=self._is_asleep, reverse=True)
         while new:
             self._stop_these(new)
-            new = self.seize() if self._thread_count() != len(self.registers) + len(self._ignored) else []
+            # An exiting thread that goes and a new one that comes leave the count as it was: then only a list tells.
+            new = self.seize() if self._ignored or self._thread_count() != len(self.registers) else []
         self.check_budget()
 
     def check_budget(self) -> None:
@@ -126,10 +127,16 @@ def stopped(process: Process, budget: float) -> Iterator[StopWindow]:
     """
     window = StopWindow(process, budget)
     with child_signals_held(), undisturbed():
+        given_up: list[BudgetExceeded] = []
         try:
             window.stop(window.seize())
             if not window.registers:
                 raise LivepatchError("process_gone", "process %d has exited" % process.pid)
             yield window
+        except BudgetExceeded as exceeded:
+            given_up.append(exceeded)
+            raise
         finally:
             window.release()
+            for failure in given_up:
+                failure.stop_us = window.stop_us

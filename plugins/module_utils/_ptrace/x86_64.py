@@ -17,7 +17,9 @@ from .python_ptrace import ptrace_registers_t
 
 REGISTER_BYTES = ctypes.sizeof(ptrace_registers_t)
 _PLACE = {name: getattr(ptrace_registers_t, name).offset for name, _kind in getattr(ptrace_registers_t, "_fields_", ())}
-PC_AT, SP_AT, RESULT_AT, CALL_AT = (_PLACE.get(name, 0) for name in ("rip", "rsp", "rax", "orig_rax"))
+PC_AT, SP_AT, RESULT_AT, CALL_AT, THREAD_AT = (
+    _PLACE.get(name, 0) for name in ("rip", "rsp", "rax", "orig_rax", "fs_base")
+)
 
 SYSCALLS = {"mmap": 9, "munmap": 11, "close": 3, "memfd_create": 319}
 # The red zone: a leaf function's data may lie this far below the stack pointer (System V ABI AMD64, 3.2.2).
@@ -53,6 +55,11 @@ def program_counter(registers: bytes) -> int:
 def stack_pointer(registers: bytes) -> int:
     """rsp."""
     return int.from_bytes(registers[SP_AT : SP_AT + 8], "little")
+
+
+def thread_pointer(registers: bytes) -> int:
+    """fs_base: where the C library keeps what it knows of the thread."""
+    return int.from_bytes(registers[THREAD_AT : THREAD_AT + 8], "little")
 
 
 def result(registers: bytes) -> int:
