@@ -15,7 +15,7 @@ from .._errors import LivepatchError
 from .._process.process import Process
 from .._ptrace.injected_call import InjectedCalls, injected_calls
 from .._ptrace.tracer import as_tracer
-from .region import NAME
+from .region import NAME, file_name
 
 _MAP_PRIVATE, _MAP_FIXED_NOREPLACE = 2, 0x100000
 _MFD_CLOEXEC, _MFD_EXEC = 1, 0x10
@@ -47,7 +47,11 @@ def _call_all(process: Process, wanted: list[tuple[str, int, int]]) -> int:
     for some in range(0, len(wanted), _CALLS_A_HOLD):
         with injected_calls(process) as calls:
             for name, one, two in wanted[some : some + _CALLS_A_HOLD]:
-                calls.call(name, one, two)
+                if name == "close" and not _is_ours(process, "fd/%d" % one):
+                    continue  # the program closed it, and may have given the number to a file of its own
+                answer = calls.call(name, one, two)
+                if name == "munmap" and answer < 0:
+                    raise _refused(process, name, answer)
         held.append(calls.held_us)
     return max(held)
 
@@ -60,7 +64,7 @@ def _map_region(process: Process, patch_id: str, parts: list[tuple[tuple[int, in
             descriptor = _make_file(process, calls, patch_id)
             done.append(("close", descriptor, 0))
         held.append(calls.held_us)
-        _fill_file(process, descriptor, [content for _part, content in parts])
+        _fill_file(process, descriptor, patch_id, [content for _part, content in parts])
         offset = 0
         for some in range(0, len(parts), _CALLS_A_HOLD):
             with injected_calls(process) as calls:
@@ -88,10 +92,23 @@ def _make_file(process: Process, calls: InjectedCalls, patch_id: str) -> int:
     return descriptor
 
 
-def _fill_file(process: Process, descriptor: int, contents: list[bytes]) -> None:
-    ours = process.open("fd/%d" % descriptor, os.O_RDWR)
-    with os.fdopen(ours, "wb") as stream:
-        stream.writelines(contents)
+def _fill_file(process: Process, descriptor: int, patch_id: str, contents: list[bytes]) -> None:
+    # The program runs, and may close any number and use it again: nothing is opened, or written to, unlooked at.
+    if _is_ours(process, "fd/%d" % descriptor):
+        ours = process.open("fd/%d" % descriptor, os.O_RDWR)
+        with os.fdopen(ours, "wb") as stream:
+            if os.readlink("/proc/self/fd/%d" % ours) == file_name(patch_id):
+                stream.writelines(contents)
+                return
+    raise LivepatchError(
+        "no_room_near_object",
+        "%s closed the file that was to hold the patch, as descriptor %d" % (process, descriptor),
+        "Run the task again at a quieter moment.",
+    )
+
+
+def _is_ours(process: Process, name: str) -> bool:
+    return process.link(name).startswith("/memfd:" + NAME)
 
 
 def _map(

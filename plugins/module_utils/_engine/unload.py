@@ -14,7 +14,7 @@ from .._process.maps import mapping_at
 from .._process.process import Process
 from .._ptrace.tracer import as_tracer
 from .map_region import unmap
-from .region import LOADED, UNLOADING, Region, find_region, find_regions, write_mutable
+from .region import LOADED, UNLOADING, Region, file_name, find_region, find_regions, write_mutable
 from .sites import GONE, NEW, OLD, site_states
 from .threads_inside import anyone_inside
 
@@ -42,6 +42,7 @@ def unload(process: Process, patch_id: str, timeout: float, pretend: bool = Fals
         )
     if pretend:
         return True
+    _check_parts(process, region)
     _wait_until_left(process, region, timeout)
     region = write_mutable(
         process.memory, region, replace(region.mutable, state=UNLOADING, sequence=region.mutable.sequence + 1)
@@ -52,6 +53,18 @@ def unload(process: Process, patch_id: str, timeout: float, pretend: bool = Fals
         _take_back(process, region)
         raise
     return True
+
+
+def _check_parts(process: Process, region: Region) -> None:
+    """Nothing but the patch may be where it is unmapped. Raises LivepatchError object_modified."""
+    for mapping in process.maps():
+        if mapping.path != file_name(region.id) and any(
+            mapping.start < start + size and start < mapping.end for start, size, _protection in region.parts
+        ):
+            raise LivepatchError(
+                "object_modified",
+                "%s has put something else at %#x, where patch %s was" % (process, mapping.start, region.id),
+            )
 
 
 def _take_back(process: Process, region: Region) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from patching import Running, compile_program, livepatch_mappings, make_patch
 from snapshots import descriptors, snapshot, states, tracers
 
+from module_utils._engine import map_region
 from module_utils._engine.activate import Limits
 from module_utils._engine.operations import (
     Outcome,
@@ -24,8 +26,11 @@ from module_utils._engine.operations import (
     load_patch,
     unload_patch,
 )
+from module_utils._errors import LivepatchError
 from module_utils._patch.content import Patch
+from module_utils._process.process import Process
 from module_utils._process.selection import Selection
+from module_utils._ptrace import injected_call
 
 MAIN = r"""
 #include <pthread.h>
@@ -110,6 +115,78 @@ def test_seccomp_that_kills(tmp_path: Path, forms: tuple[str, ...], consistency:
         assert snapshot(running.pid) == before
         assert running.ask("?") == "3"
         assert "Seccomp:\t2" in Path("/proc/%d/status" % running.pid).read_text()
+
+
+SECCOMP_OF_ONE = (
+    SECCOMP.replace("static void prepare(void) {", "static void *confined(void *nothing) {")
+    .replace('    puts("");\n', "")
+    .replace("0, &filter);\n}", "0, &filter);\n    for (;;) pause();\n}")
+    + """
+static void prepare(void) { pthread_t one; pthread_create(&one, 0, confined, 0); usleep(100000); }
+"""
+)
+
+
+def test_seccomp_of_one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only one thread has a filter that kills for our calls, and it is the one that makes them."""
+    program, patch = _made(tmp_path, SECCOMP_OF_ONE)
+    with Running(program) as running:
+        folder = Path("/proc/%d/task" % running.pid)
+        confined = [int(task.name) for task in folder.iterdir() if "Seccomp:\t2" in (task / "status").read_text()]
+        assert len(confined) == 1
+        assert confined != [running.pid]
+        monkeypatch.setattr(injected_call, "_callers", lambda *_: confined)
+        _there_and_back(patch, running.pid, ("byte", "jump"), "entry")
+        assert running.ask("?") == "3"
+
+
+COROUTINE = r"""
+#include <sys/mman.h>
+#include <ucontext.h>
+static ucontext_t before, other;
+static void idle(void) { for (;;) pause(); }
+static void *thread(void *nothing) {
+    /* As an allocator's arena: guard pages before it, other data in it, and a small stack cut out of the middle. */
+    char *arena = mmap(0, 1 << 20, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    mprotect(arena + (1 << 18), 1 << 18, PROT_READ | PROT_WRITE);
+    getcontext(&other);
+    other.uc_stack.ss_sp = arena + (1 << 18) + (1 << 17);
+    other.uc_stack.ss_size = 2048;
+    makecontext(&other, idle, 0);
+    swapcontext(&before, &other);
+    return 0;
+}
+static void prepare(void) { pthread_t one; pthread_create(&one, 0, thread, 0); usleep(100000); }
+"""
+
+
+def test_a_coroutine_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread on a small stack of the program's own is not made to call: what lies below may be somebody's data."""
+    program, patch = _made(tmp_path, COROUTINE)
+    with Running(program) as running:
+        threads = [int(name) for name in os.listdir("/proc/%d/task" % running.pid)]
+        threads.remove(running.pid)
+        assert len(threads) == 1
+        monkeypatch.setattr(injected_call, "_callers", lambda *_: threads)
+        outcome = _only(load_patch(patch, Selection(pids=(running.pid,))))
+        assert outcome.error is not None
+        assert outcome.error["code"] == "function_busy"
+        monkeypatch.undo()
+        _there_and_back(patch, running.pid, ("byte", "jump"), "entry")
+
+
+def test_a_descriptor_that_became_another_file(tmp_path: Path) -> None:
+    """A program that closes our file and opens its own under the same number keeps its content."""
+    path = tmp_path / "data"
+    path.write_bytes(b"precious")
+    with path.open("rb") as stream, subprocess.Popen(["sleep", "30"], pass_fds=[stream.fileno()]) as sleeper:
+        try:
+            with Process(sleeper.pid) as process, pytest.raises(LivepatchError) as error:
+                map_region._fill_file(process, stream.fileno(), "fix", [b"patch"])
+        finally:
+            sleeper.kill()
+    assert error.value.code == "no_room_near_object"
+    assert path.read_bytes() == b"precious"
 
 
 def _until_stopped(pid: int) -> None:
