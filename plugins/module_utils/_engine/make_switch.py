@@ -19,6 +19,8 @@ from .threads_inside import Inside, anyone_inside, threads_inside
 
 # Between two attempts, seconds: long enough for a thread to leave a function, short beside any timeout.
 _PAUSE = 0.02
+# After a stop that led to nothing the process runs so many times as long, before it is stopped again.
+_RUN_FACTOR = 10
 # How long one thread may take to come to a stop before it counts as busy, seconds.
 _LOOK = 0.1
 
@@ -33,11 +35,12 @@ class Write:
 
 
 class SwitchFailed(LivepatchError):
-    """No attempt until the timeout succeeded; `attempts` is how many there were."""
+    """No attempt until the timeout succeeded; `attempts` is how many there were, `stop_us` the longest of them."""
 
-    def __init__(self, attempts: int, code: str, message: str) -> None:
+    def __init__(self, attempts: int, stop_us: int, code: str, message: str) -> None:
         super().__init__(code, message)
         self.attempts = attempts
+        self.stop_us = stop_us
 
 
 def write_of(site: Site, old: bytes, new: bytes) -> Write:
@@ -69,7 +72,7 @@ def switch_stopped(
     max_stop: float,
     timeout: float,
 ) -> tuple[int, int]:
-    """Make all writes in one stop of all threads; (stop time in microseconds, attempts).
+    """Make all writes in one stop of all threads; (longest stop in microseconds, attempts).
 
     `forbidden`, `quiet`: ranges [start, end) in which nobody may be, the bytes that are overwritten and the code that
     is left; while somebody is in `quiet`, nobody else is kept stopped. `max_stop` and `timeout` are seconds. Raises
@@ -78,29 +81,35 @@ def switch_stopped(
     """
     _check(process.memory, writes, str(process))
     end = time.monotonic() + timeout
-    attempts = 0
+    attempts = longest = 0
     while True:
         attempts += 1
         try:
             busy, stop_us = as_tracer(lambda: _attempt(process, writes, forbidden, quiet, max_stop))
+            longest = max(longest, stop_us)
             if not busy:
-                return stop_us, attempts
+                return longest, attempts
             error = SwitchFailed(
                 attempts,
+                longest,
                 "function_busy",
                 "thread %d of %s is, or may come back, inside code that is to be replaced (at %#x), %d attempts"
                 % (busy[0].tid, process, busy[0].where, attempts),
             )
         except BudgetExceeded as exceeded:
+            stop_us = exceeded.stop_us
+            longest = max(longest, stop_us)
             error = SwitchFailed(
                 attempts,
+                longest,
                 "stop_budget_exceeded",
                 "%s would have been stopped for more than %g ms (late: thread %s); it runs on unchanged, %d attempts"
                 % (process, max_stop * 1e3, ", ".join(map(str, exceeded.late[:4])) or "none", attempts),
             )
-        if time.monotonic() + _PAUSE > end:
+        pause = max(_PAUSE, _RUN_FACTOR * stop_us / 1e6)
+        if time.monotonic() + pause > end:
             raise error
-        time.sleep(_PAUSE)
+        time.sleep(pause)
 
 
 def _attempt(
@@ -116,7 +125,9 @@ def _attempt(
         return [inside], 0
     mappings = process.maps() if forbidden or quiet else []
     with stopped(process, max_stop) as window:
-        busy = threads_inside(process, mappings, window.registers, forbidden + quiet) if forbidden or quiet else []
+        busy = []
+        if forbidden or quiet:
+            busy = threads_inside(process, mappings, window.registers, forbidden + quiet, window.check_budget)
         if not busy:
             _write_all(process, window, writes)
     return busy, window.stop_us

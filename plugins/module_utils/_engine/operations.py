@@ -134,7 +134,7 @@ def _switching(change: Callable[..., Switched], patch_id: str, limits: Limits, p
         try:
             switched = change(process, patch_id, limits, pretend)
         except SwitchFailed as failure:
-            outcome.attempts = failure.attempts
+            outcome.attempts, outcome.stop_us = failure.attempts, failure.stop_us
             raise
         outcome.changed, outcome.switch = switched.changed, switched.switch
         outcome.stop_us, outcome.attempts = switched.stop_us, switched.attempts

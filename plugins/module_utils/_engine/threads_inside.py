@@ -12,6 +12,7 @@ That can be wrong in one direction only: not knowing counts as inside.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Callable
 
 from .._process.maps import Mapping, mapping_at
 from .._process.process import Process
@@ -33,11 +34,19 @@ class Inside:
 
 
 def threads_inside(
-    process: Process, mappings: list[Mapping], registers: dict[int, bytes], ranges: list[tuple[int, int]]
+    process: Process,
+    mappings: list[Mapping],
+    registers: dict[int, bytes],
+    ranges: list[tuple[int, int]],
+    check_budget: Callable[[], None],
 ) -> list[Inside]:
-    """Which of these stopped threads are inside one of the ranges [start, end); `mappings` may be a little older."""
+    """Which of these stopped threads are inside one of the ranges [start, end); `mappings` may be a little older.
+
+    `check_budget` is called before each look: it may raise, where stacks are too deep for the time there is.
+    """
     found = []
     for tid, held in registers.items():
+        check_budget()
         where = _inside(process, mappings, held, ranges)
         if where:
             found.append(Inside(tid, where))
@@ -109,7 +118,10 @@ def _inside(process: Process, mappings: list[Mapping], registers: bytes, ranges:
 
 
 def _on_stack(process: Process, mapping: Mapping, at: int, ranges: list[tuple[int, int]]) -> tuple[int, list[int]]:
-    """An address inside that one stack holds from `at` up, 0 for none; the pointers to the stacks it interrupted."""
+    """An address inside that one stack holds from `at` up, 0 for none; the pointers to the stacks it interrupted.
+
+    A stack that cannot be read to its end counts as holding one.
+    """
     end = min(mapping.end, at + _MOST)
     interrupted: list[int] = []
     while at < end:
@@ -122,4 +134,4 @@ def _on_stack(process: Process, mapping: Mapping, at: int, ranges: list[tuple[in
         interrupted += arch.interrupted_stacks(piece)
         # Pieces overlap, so that nothing looked for is cut in two.
         at += len(piece) - _OVERLAP if len(piece) == _PIECE else len(piece)
-    return 0, interrupted
+    return (0, interrupted) if end == mapping.end else (end, [])

@@ -257,6 +257,9 @@ def test_a_thread_that_cannot_be_stopped(tmp_path: Path) -> None:
         assert time.monotonic() - began < 0.7
         assert outcome.error is not None
         assert (outcome.error["code"], outcome.state, outcome.verified) == ("stop_budget_exceeded", "loaded", True)
+        # Stopped once, and told how long: after a stop in vain the process runs for ten times as long.
+        assert outcome.attempts == 1
+        assert outcome.stop_us >= 50_000
         assert _same(snapshot(running.pid), before)
         assert running.ask("?") == "3"
         time.sleep(0.02)  # the tracer's thread has ended
