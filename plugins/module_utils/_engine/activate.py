@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass, replace
 
 from .._errors import LivepatchError
+from .._patch.manifest import CONSISTENCIES
 from .._process.process import Process
 from .choose_switch import BYTE
 from .make_switch import Write, switch_running, switch_stopped, write_of
@@ -30,8 +31,6 @@ from .region import (
     write_mutable,
 )
 from .sites import GONE, NEW, OLD, program_bytes, rivals, site_states
-
-CONSISTENCIES = ("entry", "atomic", "quiescent")
 
 
 @dataclass(frozen=True)

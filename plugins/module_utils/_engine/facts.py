@@ -50,6 +50,9 @@ def gather(wanted: list[str], scan: str) -> dict[str, Any]:
         except LivepatchError as error:
             unreadable += error.code == "not_permitted"
             continue
+        except OSError:  # its memory changed while it was looked at
+            unreadable += 1
+            continue
         if verified:
             found.append((fact, verified))
         else:
@@ -91,7 +94,8 @@ class DiskObjects:
         try:
             root = process.open("root", os.O_PATH)
             try:
-                descriptor = os.open(path.lstrip("/"), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=root)
+                # What lies at the path now may be anything, and opening a device (a watchdog, a tape) is an act.
+                descriptor = os.open(path.lstrip("/"), os.O_PATH | os.O_CLOEXEC, dir_fd=root)
             finally:
                 os.close(root)
         except (OSError, LivepatchError):

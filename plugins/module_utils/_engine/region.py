@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._errors import LivepatchError
+from .._patch.manifest import CONSISTENCIES
+from .._patch.reader import MOST_MEMORY_BYTES
 from .._process.maps import Mapping
 from .._process.memory import Memory
 
@@ -41,6 +43,8 @@ HALF = (LOADING, UNLOADING)
 HEADER_SIZE = _FIXED.size + _MUTABLE.size
 _SWITCH_NUMBERS = {"none": 0, "byte": 1, "stop": 2}
 MOST_DESCRIPTION = 4 << 20
+# What a patch file may ask for, twice: a program that invents a region must not make us read all of its memory.
+_MOST_SIZE = 2 * MOST_MEMORY_BYTES
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,7 @@ def read_region(memory: Memory, address: int) -> Region | None:
         if hashlib.sha256(description).digest() != digest:
             return None
         return _parse(address, _unpack(raw), json.loads(description))
-    except (OSError, ValueError, KeyError, TypeError, struct.error):
+    except (OSError, ValueError, KeyError, TypeError, struct.error, OverflowError, RecursionError):
         return None
 
 
@@ -185,13 +189,23 @@ def leftovers(mappings: list[Mapping], regions: list[Region], patch_id: str) -> 
 
 
 def _parse(address: int, mutable: Mutable, plain: dict[str, Any]) -> Region:
-    return Region(
+    """The region of a description, which any program may have written. Raises ValueError, KeyError or TypeError."""
+    about = plain["patch"]
+    for name in ("description", "consistency", "build_id"):
+        if not isinstance(about[name], str):
+            raise ValueError("%s is no text" % name)
+    for name in ("cves", "requires", "replaces"):
+        if not isinstance(about[name], list) or not all(isinstance(item, str) for item in about[name]):
+            raise ValueError("%s is no list of texts" % name)
+    if about["consistency"] not in CONSISTENCIES:
+        raise ValueError("consistency %s" % about["consistency"])
+    region = Region(
         address=address,
         mutable=mutable,
         id=str(plain["id"]),
         version=str(plain["version"]),
         sha256=str(plain["sha256"]),
-        patch=dict(plain["patch"]),
+        patch=dict(about),
         object_path=str(plain["object_path"]),
         object_start=int(plain["object_start"]),
         sites=tuple(
@@ -202,6 +216,14 @@ def _parse(address: int, mutable: Mutable, plain: dict[str, Any]) -> Region:
         digests=tuple((int(start), int(size), str(digest)) for start, size, digest in plain["digests"]),
         replaced=tuple((int(start), int(end)) for start, end in plain["replaced"]),
     )
+    for sizes in (
+        [size for _start, size, _protection in region.parts],
+        [size for _start, size, _digest in region.digests],
+        [end - start for start, end in region.replaced],
+    ):
+        if min(sizes, default=0) < 0 or sum(sizes) > _MOST_SIZE:
+            raise ValueError("sizes that no patch has")
+    return region
 
 
 def _pack(mutable: Mutable) -> bytes:

@@ -57,8 +57,11 @@ def exe_of(process: Process) -> str:
 def selected(selection: Selection) -> Iterator[Process]:
     """Every process of this host that is meant, open until the next one is asked for; never the caller itself.
 
-    Pids that are named and do not exist are left out: see `missing_pids`.
+    Pids that are named and do not exist are left out: see `missing_pids`. Raises LivepatchError for a user that does
+    not exist.
     """
+    if selection.user:
+        _uid(selection.user)
     pids = sorted(selection.pids) or [int(name) for name in os.listdir("/proc") if name.isdigit()]
     for pid in sorted(pids):
         if pid == os.getpid():
@@ -94,7 +97,10 @@ class ObjectFinder:
             key = (mapping.device, mapping.inode, mapping.end - mapping.start)
             if key not in self._known:
                 found = object_at(process.memory, mappings, mapping)
-                self._known[key] = found.build_id if found else ""
+                # What is none here may be one elsewhere: this process may just be mapping it, or only read it.
+                if found is None:
+                    continue
+                self._known[key] = found.build_id
             if self._known[key] == self.build_id:
                 return mapping
         return None
