@@ -31,7 +31,7 @@ options:
     description:
       - Narrows the processes that are meant. All that is given must hold.
       - By default, every process of the host that maps the patch's object is meant, whatever is on disk by now.
-      - A process that belongs to the task itself is never patched.
+      - The process that the module runs in is never patched.
     type: dict
     suboptions:
       pids:

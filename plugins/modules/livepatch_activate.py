@@ -17,7 +17,7 @@ description:
   - Where one byte per function is enough, nobody is stopped. Where it is not, and where several functions must
     change at one instant, all threads of the process are stopped for a moment. The result says which was used.
   - The stop never exceeds O(max_stop_ms) because of slow threads. Past it, everything runs again with nothing
-    changed, and it is tried again until O(timeout).
+    changed, and once the process has run ten times as long it is tried again, until O(timeout).
   - A process that maps the object and does not have the patch loaded is a failure, after the others were tried.
 extends_documentation_fragment:
   - cgl.livepatch.attributes

@@ -52,6 +52,8 @@ options:
     type: float
     default: 10
 notes:
+  - Unloading looks at the stacks that threads stand on, and not for pointers into the patch in the data of the program
+    or on the stacks of coroutines that are not running. Where the patch may have left such a pointer, keep it loaded.
   - Needs root, or C(CAP_SYS_PTRACE) over the processes. A user may patch own processes where the kernel allows it.
 seealso:
   - module: cgl.livepatch.livepatch_build
