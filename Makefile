@@ -62,7 +62,7 @@ sanity: ready ## ansible-test sanity, nothing ignored
 	$(STEP) --tests $@ tools/ansible-test sanity --color no
 
 units-by-ansible-test: ready ## the same unit tests, as ansible-test runs them
-	$(STEP) --tests $@ tools/ansible-test units --color no --num-workers 1
+	$(STEP) --tests $@ tools/ansible-test units --color no --num-workers 2
 
 galaxy-import: ready ## build the archive, and import it as Galaxy does
 	$(STEP) $@ tools/galaxy-import
