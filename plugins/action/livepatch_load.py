@@ -28,7 +28,9 @@ class ActionModule(ActionBase):
                 try:
                     source = self._find_needle("files", arguments["patch"])
                 except AnsibleError as error:
-                    return dict(result, failed=True, changed=False, msg=str(error))
+                    remedy = "Give the path of the patch file on the controller, or set remote_src for one on the host."
+                    told = {"code": "patch_corrupt", "message": str(error), "remedy": remedy}
+                    return dict(result, failed=True, changed=False, msg="%s. %s" % (error, remedy), error=told)
                 folder = self._make_tmp_path()
                 target = self._connection._shell.join_path(folder, os.path.basename(source))
                 self._transfer_file(self._loader.get_real_file(source), target)

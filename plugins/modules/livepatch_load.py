@@ -15,7 +15,7 @@ description:
   - Puts the code of a live patch beside the running code of every process that maps the patch's object. Nothing uses it
     until M(cgl.livepatch.livepatch_activate) switches it on.
   - With O(state=absent), takes an inactive patch out of every process that has it, once no thread is inside it.
-  - One thread of the process is held for well under a millisecond at a time to map memory; all others run on.
+  - One thread of the process is held for a moment (about a millisecond) at a time to map memory; all others run on.
   - Before anything is written, the build-id and the bytes of each function to be replaced are compared in the memory of
     the process; afterwards everything is read back. What fails leaves the process as it was.
 extends_documentation_fragment:

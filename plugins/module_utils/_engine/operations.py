@@ -17,6 +17,7 @@ from .._process.maps import Mapping
 from .._process.objects import object_at
 from .._process.process import Process
 from .._process.selection import ObjectFinder, Selection, exe_of, missing_pids, selected
+from .._process.shared_memory import shares_parents_memory
 from .activate import Limits, Switched, activate, deactivate
 from .choose_switch import BYTE, JUMP
 from .load import clear_remains, left_open, load, loaded_before, prepare
@@ -169,9 +170,15 @@ def _is_meant(operation: _Operation, process: Process, outcome: Outcome) -> bool
     Raises LivepatchError build_id_mismatch where it is named and lacks the object.
     """
     mappings = process.maps()
+    if mappings and shares_parents_memory(process):
+        if operation.selection.pids:
+            raise LivepatchError(
+                "function_busy", "%s shares its memory with its parent (vfork): only that can be patched" % process
+            )
+        return False
     first = operation.finder.find(process, mappings) if operation.finder else None
-    if first and operation.finder:
-        outcome.object, outcome.build_id = first.path, operation.finder.build_id
+    if first:
+        outcome.object, outcome.build_id = first[0].path, first[1]
     # Another object's patch may have the same id: a process is loaded into for its object, not for the name.
     loading = operation.finder is not None and operation.goal == LOADED
     if first or (not loading and _has_patch(mappings, operation.patch_id)):
@@ -199,9 +206,15 @@ def _one(operation: _Operation, process: Process, outcome: Outcome) -> None:
         _look(process, operation.patch_id, outcome)
         outcome.before = outcome.state
         operation.step(process, outcome)
-        _look(process, operation.patch_id, outcome)
-        if operation.pretend and outcome.changed:
-            outcome.state = operation.goal
+        reasons = _look(process, operation.patch_id, outcome)
+        if operation.pretend:
+            outcome.state = operation.goal if outcome.changed else outcome.state
+        elif operation.finder and reasons:
+            raise LivepatchError(
+                "memory_mismatch",
+                "patch %s in %s is not as it must be: %s" % (operation.patch_id, process, "; ".join(reasons)),
+                "Deactivate and unload the patch there, and load it again; restart the process if that fails, too.",
+            )
     except LivepatchError as error:
         outcome.error = error.as_dict()
     except OSError as error:
@@ -212,18 +225,20 @@ def _one(operation: _Operation, process: Process, outcome: Outcome) -> None:
         _look_again(process, operation.patch_id, outcome)
 
 
-def _look(process: Process, patch_id: str, outcome: Outcome) -> None:
+def _look(process: Process, patch_id: str, outcome: Outcome) -> tuple[str, ...]:
+    """Note what the process says of the patch; what is not as it must be, in words."""
     mappings = process.maps()
     regions = find_regions(process.memory, mappings)
     region = find_region(regions, patch_id)
     if region is None:
         outcome.state, outcome.verified = ABSENT, True
-        return
+        return ()
     first = [mapping for mapping in mappings if mapping.start == region.object_start]
     objects = [found for mapping in first for found in [object_at(process.memory, mappings, mapping)] if found]
     verified = verify(process, region, objects, regions)
     outcome.state, outcome.verified = verified.state, verified.verified
     outcome.object, outcome.build_id = region.object_path, str(region.patch["build_id"])
+    return verified.reasons
 
 
 def _look_again(process: Process, patch_id: str, outcome: Outcome) -> None:
@@ -235,14 +250,15 @@ def _look_again(process: Process, patch_id: str, outcome: Outcome) -> None:
 
 
 def _finder_for(patch_id: str) -> ObjectFinder | None:
-    """A finder of the object that a patch in some process here is bound to; None when no process has the patch."""
+    """A finder of the objects that a patch of this id is bound to in processes here; None when no process has it."""
+    build_ids = set()
     for process in selected(Selection()):
         try:
             mappings = process.maps()
             if _has_patch(mappings, patch_id):
                 region = find_region(find_regions(process.memory, mappings), patch_id)
                 if region:
-                    return ObjectFinder(str(region.patch["build_id"]))
+                    build_ids.add(str(region.patch["build_id"]))
         except LivepatchError:
             continue
-    return None
+    return ObjectFinder(*sorted(build_ids)) if build_ids else None

@@ -87,12 +87,16 @@ def missing_pids(selection: Selection) -> list[int]:
 class ObjectFinder:
     """Finds an object in process after process; each file is identified once, by device and inode."""
 
-    def __init__(self, build_id: str) -> None:
-        self.build_id = build_id
+    def __init__(self, *build_ids: str) -> None:
+        """`build_ids`: several where patches of one id are bound to several builds."""
+        self._build_ids = build_ids
         self._known: dict[tuple[str, int, int], str] = {}
 
-    def find(self, process: Process, mappings: list[Mapping]) -> Mapping | None:
-        """The first page of the object in this process, or None. Raises LivepatchError not_permitted."""
+    def find(self, process: Process, mappings: list[Mapping]) -> tuple[Mapping, str] | None:
+        """The first page of the object in this process and its build-id, or None.
+
+        Raises LivepatchError not_permitted.
+        """
         for mapping in candidate_starts(mappings):
             key = (mapping.device, mapping.inode, mapping.end - mapping.start)
             if key not in self._known:
@@ -101,8 +105,8 @@ class ObjectFinder:
                 if found is None:
                     continue
                 self._known[key] = found.build_id
-            if self._known[key] == self.build_id:
-                return mapping
+            if self._known[key] in self._build_ids:
+                return mapping, self._known[key]
         return None
 
 

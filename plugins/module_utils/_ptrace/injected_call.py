@@ -28,6 +28,7 @@ from .ptrace_requests import (
     NT_PRSTATUS,
     get_register_set,
     get_signal_mask,
+    in_restartable_sequence,
     interrupt,
     is_event_stop,
     is_syscall_stop,
@@ -173,14 +174,14 @@ def injected_calls(process: Process) -> Iterator[InjectedCalls]:
     Inside as_tracer(). Raises LivepatchError not_permitted, already_traced, process_gone, function_busy (no thread has
     a stack with room).
     """
-    mappings = process.maps()
-    gadgets = find_gadgets(process, mappings)
+    gadgets = find_gadgets(process, process.maps())
     xstate_size = arch.own_xstate_size()
+    mappings = process.maps()  # anew: the search took its time, and stacks come and go
     for tid in _callers(process, mappings):
         past_seccomp = _is_confined(process, tid)
         with held_thread(process, tid, timeout=1.0, plainly=True, past_seccomp=past_seccomp) as thread:
             stack = _frame_place(mappings, thread.registers, xstate_size) if thread else 0
-            if thread is None or not stack:
+            if thread is None or not stack or _may_not_leave(thread):
                 continue
             calls = InjectedCalls(thread, gadgets, stack, xstate_size)
             try:
@@ -191,6 +192,16 @@ def injected_calls(process: Process) -> Iterator[InjectedCalls]:
     else:
         raise LivepatchError("function_busy", "no thread of %s can be made to map memory now" % process)
     calls.held_us = thread.held_us
+
+
+def _may_not_leave(thread: HeldThread) -> bool:
+    """True for a thread that must not make a call just here: in a restartable sequence none may be made."""
+    if arch.in_system_call(thread.registers):
+        return False
+    try:
+        return in_restartable_sequence(thread.tid, thread.process.memory.read)
+    except OSError:
+        return True
 
 
 def frame_place(mappings: list[Mapping], stack_pointer: int, xstate_size: int) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+from typing import Callable
 
 from .python_ptrace import (
     PTRACE_DETACH,
@@ -27,6 +28,7 @@ from .python_ptrace import (
 PTRACE_CONT = 7
 PTRACE_SEIZE, PTRACE_INTERRUPT = 0x4206, 0x4207
 PTRACE_GETSIGMASK, PTRACE_SETSIGMASK = 0x420A, 0x420B
+PTRACE_GET_RSEQ_CONFIGURATION, _RSEQ_CONFIGURATION_BYTES = 0x420F, 24
 PTRACE_O_TRACESYSGOOD, PTRACE_O_SUSPEND_SECCOMP = 1, 1 << 21
 PTRACE_EVENT_STOP = 128
 WALL = 0x40000000
@@ -79,6 +81,23 @@ def set_register_set(tid: int, kind: int, raw: bytes) -> None:
     vector.buf = ctypes.addressof(buffer)
     vector.len = len(raw)
     _call(PTRACE_SETREGSET, tid, kind, ctypes.addressof(vector))
+
+
+def in_restartable_sequence(tid: int, read: Callable[[int, int], bytes]) -> bool:
+    """True when a stopped thread may be inside a restartable sequence (rseq(2)), which a call from there would break.
+
+    `read` reads its memory. A pointer to a sequence that was left already may still stand there: that counts, too.
+    Raises OSError ESRCH; kernels without PTRACE_GET_RSEQ_CONFIGURATION (before 5.13) count as having no sequences.
+    """
+    buffer = ctypes.create_string_buffer(_RSEQ_CONFIGURATION_BYTES)
+    try:
+        _call(PTRACE_GET_RSEQ_CONFIGURATION, tid, len(buffer), ctypes.addressof(buffer))
+    except OSError as error:
+        if error.errno in (errno.EIO, errno.EINVAL):
+            return False
+        raise
+    area = int.from_bytes(buffer.raw[:8], "little")
+    return bool(area) and any(read(area + 8, 8))
 
 
 def get_signal_mask(tid: int) -> int:

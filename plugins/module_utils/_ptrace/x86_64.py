@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import struct
 
 from .python_ptrace import ptrace_registers_t
@@ -173,6 +174,7 @@ def _state_place(at: int) -> int:
     return at + 512 + 63 & ~63
 
 
+@functools.lru_cache(maxsize=None)
 def own_xstate_size() -> int:
     """How many bytes of extended state the kernel puts into a signal frame on this machine.
 

@@ -1,0 +1,26 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Processes that are several to the kernel and one to us: those that share one address space (CLONE_VM, vfork)."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+from .process import Process
+
+_SYS_KCMP = {"x86_64": 312, "aarch64": 272}
+_KCMP_VM = 1
+
+
+def shares_parents_memory(process: Process) -> bool:
+    """True for a child that runs in its parent's memory, as between vfork and exec (kcmp(2)).
+
+    The threads that matter are then the parent's. False where the kernel cannot tell (CONFIG_KCMP).
+    """
+    number = _SYS_KCMP.get(os.uname().machine)
+    parent = int(process.stat()[1])
+    if number is None or parent == 0:
+        return False
+    return int(ctypes.CDLL(None).syscall(number, process.pid, parent, _KCMP_VM, 0, 0)) == 0
