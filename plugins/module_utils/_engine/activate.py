@@ -109,7 +109,9 @@ def deactivate(process: Process, patch_id: str, limits: Limits, pretend: bool = 
             )
     limits = _with_consistency(region, limits)
     _check_ours(process, region, [])
-    writes = [write_of(site, site.new, site.old) for site, state in zip(region.sites, states) if state == NEW]
+    writes = [
+        write_of(site, site.address, site.new, site.old) for site, state in zip(region.sites, states) if state == NEW
+    ]
     return _run(process, [(region, DEACTIVATING, LOADED)], writes, region.code_ranges(), limits, pretend)
 
 
@@ -164,7 +166,7 @@ def _run(
 def _forbidden(writes: list[Write]) -> list[tuple[int, int]]:
     """Inside the bytes that become one branch nobody may stand: only before them, or behind."""
     return [
-        (write.site.address + 1, write.site.address + len(write.old))
+        (min(write.site.address, write.address) + 1, write.address + len(write.old))
         for write in writes
         if write.site.kind != "data" and len(write.old) > 1
     ]
@@ -173,7 +175,7 @@ def _forbidden(writes: list[Write]) -> list[tuple[int, int]]:
 def _writes(process: Process, region: Region, replaced: list[Region]) -> list[Write]:
     """From the bytes as they are to those with `region` active and `replaced` not.
 
-    Where both change one place, the program's own bytes behind a shorter new branch come back with it, in one write.
+    Where both change one place, or the bytes of their branches touch, all of it is one write.
     """
     changes: dict[int, int] = {}
     for other in replaced:
@@ -184,14 +186,16 @@ def _writes(process: Process, region: Region, replaced: list[Region]) -> list[Wr
         changes.update({site.address + index: byte for index, byte in enumerate(site.new)})
     writes = []
     for site in region.sites + tuple(site for other in replaced for site in other.sites):
-        size = 0
-        while site.address + size in changes:
-            size += 1
-        if size:
-            old = process.memory.read(site.address, size)
-            new = bytes(changes.pop(site.address + index) for index in range(size))
+        start = end = site.address
+        while end in changes:
+            end += 1
+        while start - 1 in changes:
+            start -= 1
+        if start < end:
+            old = process.memory.read(start, end - start)
+            new = bytes(changes.pop(address) for address in range(start, end))
             if old != new:
-                writes.append(write_of(site, old, new))
+                writes.append(write_of(site, start, old, new))
     return writes
 
 

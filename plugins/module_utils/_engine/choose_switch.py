@@ -3,9 +3,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Deciding, for each function, between the two ways to switch it over.
 
-byte: its first byte becomes a jump's, the bytes behind it stay and name the place of a small branch mapped beforehand
-(a one-byte store is never seen by halves, so nobody has to stop). jump: a whole five-byte jump, for which every thread
-must stop. Byte wherever the place it needs is free, jump for the rest.
+byte: one byte makes a jump of what stands at its entry, or behind first instructions that can be undone; the bytes that
+stay name the place of a small branch mapped beforehand (a one-byte store is never seen by halves, so nobody has to
+stop). jump: a whole five-byte jump, for which every thread must stop. Byte wherever a place it needs is free, jump for
+the rest.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from .._errors import LivepatchError
 from .._patch.manifest import ReplacedFunction
 from .branch import x86_64 as branch
+from .branch.first_instructions_x86_64 import branch_sites
 from .free_space import FreeSpace
 from .image import PAGE, aligned
 
@@ -25,8 +27,9 @@ BYTE, JUMP = "byte", "jump"
 class Switch:
     """How one function is switched: at `site`, from bytes `old` to `new`, which are a whole jump.
 
-    `form` is BYTE or JUMP. For BYTE only the first of these bytes differs; the others are part of the jump all the
-    same, and the branch they lead to lies at `place`, else that is 0. All addresses are run-time.
+    `form` is BYTE or JUMP. For BYTE only one of these bytes differs; the others are part of the jump all the same, and
+    it leads to `branch`, instructions at `place` that lead on to the new code; else these are empty and 0. All
+    addresses are run-time.
     """
 
     function: ReplacedFunction
@@ -34,8 +37,9 @@ class Switch:
     site: int
     old: bytes
     new: bytes
-    place: int
     code: int
+    place: int = 0
+    branch: bytes = b""
 
 
 def choose_switches(
@@ -50,18 +54,15 @@ def choose_switches(
     for function in functions:
         entry, code = bias + function.offset, codes[function.symbol]
         for form in forms:
-            if form == BYTE:
-                switch = None if _is_crowded(function, functions) else _byte(function, entry, code, places)
-            else:
-                switch = _jump(function, entry, code)
+            switch = _byte(function, functions, entry, code, places) if form == BYTE else _jump(function, entry, code)
             if switch:
                 found.append(switch)
                 break
         else:
             raise LivepatchError(
                 "function_too_short",
-                "%s has %d bytes that may be overwritten, a jump takes %d, and the place that its own bytes "
-                "name is taken" % (function.name, function.overwritable, branch.JUMP_SIZE),
+                "%s has %d bytes that may be overwritten, a jump takes %d, and the places that its own "
+                "bytes name are taken" % (function.name, function.overwritable, branch.JUMP_SIZE),
             )
     return found
 
@@ -86,18 +87,28 @@ class Places:
         return True
 
 
-def _is_crowded(function: ReplacedFunction, functions: tuple[ReplacedFunction, ...]) -> bool:
-    """True when another of the functions starts within the bytes of the jump, which must stay as they are."""
-    return any(0 < other.offset - function.offset < branch.JUMP_SIZE for other in functions)
+def _is_crowded(function: ReplacedFunction, offset: int, functions: tuple[ReplacedFunction, ...]) -> bool:
+    """True when another of the functions starts within a jump at `offset`, whose bytes must stay as they are."""
+    start = function.offset + offset
+    return any(start < other.offset < start + branch.JUMP_SIZE for other in functions)
 
 
-def _byte(function: ReplacedFunction, entry: int, code: int, places: Places) -> Switch | None:
-    old = bytes.fromhex(function.entry)
-    place = branch.punned_place(entry, old)
-    if place is None or not places.take(place, branch.LONGEST):
-        return None
-    whole = old[: branch.JUMP_SIZE]
-    return Switch(function, BYTE, entry, whole, branch.JUMP_BYTE + whole[1:], place, code)
+def _byte(
+    function: ReplacedFunction, functions: tuple[ReplacedFunction, ...], entry: int, code: int, places: Places
+) -> Switch | None:
+    first = bytes.fromhex(function.entry)
+    for offset, undo in branch_sites(first):
+        # Behind the entry, only where every way in comes from the entry: a loop back to the site is no call.
+        behind = offset and offset >= min(function.overwritable, function.size)
+        if behind or _is_crowded(function, offset, functions):
+            continue
+        site, rest = entry + offset, first[offset:]
+        for new, displacement in branch.one_byte_jumps(rest):
+            place = site + branch.JUMP_SIZE + displacement
+            way = undo + branch.branch(place + len(undo), code)
+            if places.take(place, len(way)):
+                return Switch(function, BYTE, site, rest[: len(new)], new, code, place, way)
+    return None
 
 
 def _jump(function: ReplacedFunction, entry: int, code: int) -> Switch | None:
@@ -107,7 +118,7 @@ def _jump(function: ReplacedFunction, entry: int, code: int) -> Switch | None:
     if room < skip + branch.JUMP_SIZE or not branch.reaches(entry + skip, code):
         return None
     site = entry + skip
-    return Switch(function, JUMP, site, old[skip : skip + branch.JUMP_SIZE], branch.jump(site, code), 0, code)
+    return Switch(function, JUMP, site, old[skip : skip + branch.JUMP_SIZE], branch.jump(site, code), code)
 
 
 def place_runs(switches: list[Switch]) -> list[tuple[int, bytes]]:
@@ -119,7 +130,7 @@ def place_runs(switches: list[Switch]) -> list[tuple[int, bytes]]:
     for switch in switches:
         if switch.form != BYTE:
             continue
-        for index, byte in enumerate(branch.branch(switch.place, switch.code)):
+        for index, byte in enumerate(switch.branch):
             page = switch.place + index & -PAGE
             content.setdefault(page, bytearray(b"\xcc" * PAGE))[switch.place + index - page] = byte
     runs: list[tuple[int, bytearray]] = []

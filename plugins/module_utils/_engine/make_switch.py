@@ -27,9 +27,10 @@ _LOOK = 0.1
 
 @dataclass(frozen=True)
 class Write:
-    """One change of bytes at a site: from `old`, which must be there, to `new`."""
+    """One change of bytes, of a site: from `old`, which must be at `address`, to `new`."""
 
     site: Site
+    address: int
     old: bytes
     new: bytes
 
@@ -43,12 +44,11 @@ class SwitchFailed(LivepatchError):
         self.stop_us = stop_us
 
 
-def write_of(site: Site, old: bytes, new: bytes) -> Write:
-    """The write that turns `old` into `new`, without the bytes at its end that stay as they are."""
-    size = len(old)
-    while size and old[size - 1] == new[size - 1]:
-        size -= 1
-    return Write(site, old[:size], new[:size])
+def write_of(site: Site, address: int, old: bytes, new: bytes) -> Write:
+    """The write that turns `old` at `address` into `new`, without the bytes at its ends that stay as they are."""
+    changed = [index for index, (one, two) in enumerate(zip(old, new)) if one != two]
+    start, end = (changed[0], changed[-1] + 1) if changed else (0, 0)
+    return Write(site, address + start, old[start:end], new[start:end])
 
 
 def switch_running(process: Process, writes: list[Write]) -> None:
@@ -58,9 +58,9 @@ def switch_running(process: Process, writes: list[Write]) -> None:
     try:
         for write in writes:
             done.append(write)
-            process.memory.write(write.site.address, write.new)
+            process.memory.write(write.address, write.new)
     except BaseException:
-        put_back(process.memory, [(write.site.address, write.new, write.old) for write in done])
+        put_back(process.memory, [(write.address, write.new, write.old) for write in done])
         raise
 
 
@@ -140,17 +140,17 @@ def _write_all(process: Process, window: StopWindow, writes: list[Write]) -> Non
     try:
         for write in writes:
             done.append(write)
-            process.memory.write(write.site.address, write.new)
+            process.memory.write(write.address, write.new)
     except BaseException:
-        put_back(process.memory, [(write.site.address, write.new, write.old) for write in done])
+        put_back(process.memory, [(write.address, write.new, write.old) for write in done])
         raise
 
 
 def _check(memory: Memory, writes: list[Write], who: str) -> None:
     for write in writes:
-        if memory.read(write.site.address, len(write.old)) != write.old:
+        if memory.read(write.address, len(write.old)) != write.old:
             what = "the value of" if write.site.kind == "data" else "the code of"
             raise LivepatchError(
                 "object_modified",
-                "%s %s at %#x of %s has changed meanwhile" % (what, write.site.name, write.site.address, who),
+                "%s %s at %#x of %s has changed meanwhile" % (what, write.site.name, write.address, who),
             )

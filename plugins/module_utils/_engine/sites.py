@@ -59,13 +59,14 @@ def check_original(memory: Memory, regions: list[Region], function: ReplacedFunc
 
 
 def rivals(regions: list[Region], region: Region) -> list[Region]:
-    """The other regions that change a place which `region` changes too."""
+    """The other regions that change a place, or a function at some place, which `region` changes too."""
     return [
         other
         for other in regions
         if other.id != region.id
         and any(
-            one.address < two.address + len(two.new) and two.address < one.address + len(one.new)
+            (one.entry and one.entry == two.entry)
+            or (one.address < two.address + len(two.new) and two.address < one.address + len(one.new))
             for one in region.sites
             for two in other.sites
         )

@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 import struct
+from typing import Iterator
 
 JUMP_BYTE = b"\xe9"
 JUMP_SIZE = 5
 ENDBR64 = b"\xf3\x0f\x1e\xfa"
-# The most bytes a branch to anywhere takes: jmp *(rip+0) and the address behind it.
-LONGEST = 14
 
 
 def reaches(at: int, to: int) -> bool:
@@ -36,13 +35,17 @@ def slot_branch(at: int, slot: int) -> bytes:
     return b"\xff\x25" + struct.pack("<i", slot - (at + 6)) + b"\xcc\xcc"
 
 
-def punned_place(entry: int, first_bytes: bytes) -> int | None:
-    """Where a function leads once its first byte, and nothing else, has become a jump's.
+def one_byte_jumps(code: bytes) -> Iterator[tuple[bytes, int]]:
+    """(the first five bytes of `code` as a jump, its displacement) for each jump that differs from them in one byte.
 
-    The four bytes behind it stay and are the displacement (instruction punning, Chamith et al., PLDI 2017). None when
-    there are no four bytes known, or the first byte is a jump's already.
+    The first byte becomes a jump's and the four behind it stay (instruction punning, Chamith et al., PLDI 2017); where
+    it is a jump's already, the highest byte of the displacement changes: 255 jumps, the shortest first.
     """
-    if len(first_bytes) < JUMP_SIZE or first_bytes[:1] == JUMP_BYTE:
-        return None
-    displacement: int = struct.unpack("<i", first_bytes[1:5])[0]
-    return entry + JUMP_SIZE + displacement
+    old = code[:JUMP_SIZE]
+    if len(old) < JUMP_SIZE:
+        return
+    jumps = [JUMP_BYTE + old[1:]]
+    if old in jumps:
+        jumps = [old[:-1] + bytes((top,)) for top in range(256) if top != old[-1]]
+    pairs: list[tuple[bytes, int]] = [(new, struct.unpack("<i", new[1:])[0]) for new in jumps]
+    yield from sorted(pairs, key=lambda pair: abs(pair[1]))
