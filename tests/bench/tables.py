@@ -10,6 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import byte_share
 import module_run
 import pauses
 
@@ -28,6 +29,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         rows = pauses.measure(Path(folder), rounds)
         runs = module_run.measure(Path(folder))
+        shares = byte_share.measure(Path(folder))
     title = "Pauses of a program's threads, microseconds: medians of %d rounds; %d processors, Linux %s" % (
         rounds,
         os.cpu_count() or 0,
@@ -35,6 +37,7 @@ def main() -> None:
     )
     print(table(title, pauses.HEADINGS, rows))
     print(table("One module run on a host, a program with 6000 functions", module_run.HEADINGS, runs))
+    print(table("Functions that can be switched by one byte", byte_share.HEADINGS, shares))
 
 
 if __name__ == "__main__":
