@@ -33,7 +33,18 @@ def test_same_as_looking_at_every_byte(
 
 @pytest.mark.parametrize("start", [0x401136, 0x55500000FFF8])
 def test_a_stack_of_zeros_is_fast(start: int) -> None:
-    """8 MiB of zeros in well under the time that a stop may take, also for a program at low addresses (no PIE)."""
-    began = time.perf_counter()
-    assert find_address(bytes(8 << 20), [(start, start + 4)]) == 0
-    assert time.perf_counter() - began < 0.1
+    """Zeros are no slower to search than other bytes, also for a program at low addresses (no PIE).
+
+    Addresses there begin with five zero bytes: searched by these alone, each byte of a stack was looked at by itself,
+    which took some 500 times as long.
+    """
+
+    def took(data: bytes) -> float:
+        spans = []
+        for _turn in range(5):
+            began = time.perf_counter()
+            assert find_address(data, [(start, start + 4)]) == 0
+            spans.append(time.perf_counter() - began)
+        return min(spans)
+
+    assert took(bytes(2 << 20)) < 20 * took(b"\x01" * (2 << 20))
