@@ -23,9 +23,12 @@ _PR_SET_TIMERSLACK = 29
 
 
 @contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Run the block, which stops many threads, so that others delay it as little as can be."""
-    with real_time() if _contended() else _prepared():
+def undisturbed(own: int = 0) -> Iterator[None]:
+    """Run the block, which stops many threads, so that others delay it as little as can be.
+
+    `own`: how many of these threads use a processor themselves; they are no competition, for they will be stopped.
+    """
+    with real_time() if _contended(own) else _prepared():
         yield
 
 
@@ -59,11 +62,11 @@ def _prepared() -> Iterator[None]:
             gc.enable()
 
 
-def _contended() -> bool:
+def _contended(own: int) -> bool:
     """True when others keep every processor busy now (proc_loadavg(5): the fourth field counts who runs)."""
     with open("/proc/loadavg", encoding="ascii") as stream:
         running = int(stream.read().split()[3].partition("/")[0])
-    return running - 1 >= len(os.sched_getaffinity(0))
+    return running - 1 - own >= len(os.sched_getaffinity(0))
 
 
 @functools.lru_cache(maxsize=None)

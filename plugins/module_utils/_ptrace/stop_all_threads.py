@@ -80,6 +80,10 @@ class StopWindow:
             new = self.seize() if self._ignored or self._thread_count() != len(self.registers) else []
         self.check_budget()
 
+    def busy_count(self) -> int:
+        """How many of the threads were using a processor when they were last looked at."""
+        return len(self._busy)
+
     def check_budget(self) -> None:
         """Raises BudgetExceeded when there is not time enough left to let every thread go within the budget."""
         if time.monotonic() + len(self.registers) * _RELEASE_TIME > self._deadline:
@@ -126,7 +130,7 @@ def stopped(process: Process, budget: float) -> Iterator[StopWindow]:
     all threads run again.
     """
     window = StopWindow(process, budget)
-    with child_signals_held(), undisturbed():
+    with child_signals_held(), undisturbed(window.busy_count()):
         given_up: list[BudgetExceeded] = []
         try:
             window.stop(window.seize())
