@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from .._errors import LivepatchError
 from .._process.memory import Memory
 from .._process.process import Process
-from .._ptrace.stop_all_threads import BudgetExceeded, StopWindow, stopped
+from .._ptrace.stop_all_threads import BudgetExceeded, stopped
 from .._ptrace.tracer import as_tracer
 from .region import Site
 from .restore import put_back
@@ -53,15 +53,8 @@ def write_of(site: Site, address: int, old: bytes, new: bytes) -> Write:
 
 def switch_running(process: Process, writes: list[Write]) -> None:
     """Make one-byte writes while all threads run. Raises LivepatchError; then every byte is as it was."""
-    done: list[Write] = []
     _check(process.memory, writes, str(process))
-    try:
-        for write in writes:
-            done.append(write)
-            process.memory.write(write.address, write.new)
-    except BaseException:
-        put_back(process.memory, [(write.address, write.new, write.old) for write in done])
-        raise
+    _write_all(process.memory, writes)
 
 
 def switch_stopped(
@@ -129,20 +122,21 @@ def _attempt(
         if forbidden or quiet:
             busy = threads_inside(process, mappings, window.registers, forbidden + quiet, window.check_budget)
         if not busy:
-            _write_all(process, window, writes)
+            _check(process.memory, writes, str(process))
+            window.check_budget()
+            _write_all(process.memory, writes)
     return busy, window.stop_us
 
 
-def _write_all(process: Process, window: StopWindow, writes: list[Write]) -> None:
-    _check(process.memory, writes, str(process))
-    window.check_budget()
+def _write_all(memory: Memory, writes: list[Write]) -> None:
+    """Make all writes, or none: what was done is put back when one fails, however it fails."""
     done: list[Write] = []
     try:
         for write in writes:
             done.append(write)
-            process.memory.write(write.address, write.new)
+            memory.write(write.address, write.new)
     except BaseException:
-        put_back(process.memory, [(write.address, write.new, write.old) for write in done])
+        put_back(memory, [(write.address, write.new, write.old) for write in done])
         raise
 
 

@@ -17,7 +17,6 @@ from typing import Callable
 from .python_ptrace import (
     PTRACE_DETACH,
     PTRACE_GETREGSET,
-    PTRACE_SETOPTIONS,
     PTRACE_SETREGSET,
     PTRACE_SYSCALL,
     PtraceError,
@@ -58,11 +57,6 @@ def resume(tid: int, signal: int = 0) -> None:
 def resume_to_syscall(tid: int, signal: int = 0) -> None:
     """Let a stopped thread run to the next entry to, or exit from, a system call. Raises OSError ESRCH."""
     _call(PTRACE_SYSCALL, tid, 0, signal)
-
-
-def set_options(tid: int, options: int) -> None:
-    """Set the PTRACE_O_ options of a stopped thread. Raises OSError."""
-    _call(PTRACE_SETOPTIONS, tid, 0, options)
 
 
 def get_register_set(tid: int, kind: int, buffer: ctypes.Array[ctypes.c_char]) -> int:
@@ -151,6 +145,3 @@ def _call(request: int, tid: int, address: int, data: int) -> None:
         raise OSError(
             error.errno, "%s (ptrace request %#x, thread %d)" % (os.strerror(error.errno), request, tid)
         ) from None
-
-
-GONE = (errno.ESRCH, errno.ECHILD)
