@@ -14,7 +14,7 @@ from .._process.process import Process
 from .attach import seize_thread
 from .ptrace_requests import detach, interrupt, is_event_stop, resume, signal_of
 from .scheduling import real_time
-from .tracer import let_late_threads_go, stopped_registers
+from .tracer import let_late_threads_go, register_buffer, stopped_registers
 from .wait import child_signals_held, wait_until
 
 
@@ -31,6 +31,7 @@ class HeldThread:
         self.registers = b""
         self.held_us = 0
         self._signal = 0
+        self._buffer = register_buffer()
 
     def stop(self, deadline: float, plainly: bool) -> bool:
         """Stop the thread; False when it exited first or did not stop by `deadline` (time.monotonic seconds).
@@ -43,7 +44,7 @@ class HeldThread:
             if status is None or not os.WIFSTOPPED(status):
                 return False
             self._signal = signal_of(status)
-            self.registers = stopped_registers(self.tid)
+            self.registers = stopped_registers(self.tid, self._buffer)
             if is_event_stop(status) or not plainly:
                 return True
             resume(self.tid, self._signal)

@@ -12,7 +12,6 @@ through that frame back to where it was, signal mask, floating point and vector 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import time
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from .attach import thread_state
 from .hold_one_thread import HeldThread, held_thread
 from .ptrace_requests import (
     NT_PRSTATUS,
+    RegisterBuffer,
     get_register_set,
     get_signal_mask,
     in_restartable_sequence,
@@ -47,6 +47,8 @@ _STACK_ROOM = 8192
 _CALL_TIME = 5.0
 _CALLERS_TRIED = 64
 _ALL_SIGNALS = (1 << 64) - 1
+# Extended state may take so many bytes; AMX alone takes 8 KiB.
+_MOST_XSTATE = 16384
 _places: dict[tuple[str, int, int, int], tuple[int, int]] = {}
 
 
@@ -92,9 +94,8 @@ class InjectedCalls:
         self._mask = get_signal_mask(thread.tid)
         self._entered = False
         self._stop_again = 0
-        buffer = ctypes.create_string_buffer(16384)
-        size = get_register_set(thread.tid, arch.NT_XSTATE, buffer)
-        frame = arch.return_frame(stack, gadgets.restorer, thread.registers, self._mask, buffer.raw[:size], xstate_size)
+        xstate = get_register_set(thread.tid, arch.NT_XSTATE, RegisterBuffer(_MOST_XSTATE))
+        frame = arch.return_frame(stack, gadgets.restorer, thread.registers, self._mask, xstate, xstate_size)
         thread.process.memory.write(stack, frame)
 
     def call(self, name: str, *arguments: int) -> int:
@@ -113,11 +114,10 @@ class InjectedCalls:
                 set_signal_mask(tid, _ALL_SIGNALS)
             self._run_to_syscall_stop()
             self._run_to_syscall_stop()
-            buffer = ctypes.create_string_buffer(arch.REGISTER_BYTES)
-            get_register_set(tid, NT_PRSTATUS, buffer)
+            registers = get_register_set(tid, NT_PRSTATUS, RegisterBuffer(arch.REGISTER_BYTES))
         except (OSError, ChildProcessError):
             raise self._gone() from None
-        return arch.result(buffer.raw)
+        return arch.result(registers)
 
     def place_text(self, text: str) -> int:
         """Put a text where a call can read it, below the stack; its address. It holds for the next call only."""

@@ -59,13 +59,21 @@ def resume_to_syscall(tid: int, signal: int = 0) -> None:
     _call(PTRACE_SYSCALL, tid, 0, signal)
 
 
-def get_register_set(tid: int, kind: int, buffer: ctypes.Array[ctypes.c_char]) -> int:
-    """Fill `buffer` with a register set (NT_ number `kind`); the number of bytes there are. Raises OSError ESRCH."""
-    vector = iovec_struct()
-    vector.buf = ctypes.addressof(buffer)
-    vector.len = len(buffer)
-    _call(PTRACE_GETREGSET, tid, kind, ctypes.addressof(vector))
-    return int(vector.len)
+class RegisterBuffer:
+    """Room for a register set of at most `size` bytes, for any number of threads: to make one takes 1 us."""
+
+    def __init__(self, size: int) -> None:
+        self.content = ctypes.create_string_buffer(size)
+        self.vector = iovec_struct()
+        self.vector.buf = ctypes.addressof(self.content)
+        self.address = ctypes.addressof(self.vector)
+
+
+def get_register_set(tid: int, kind: int, buffer: RegisterBuffer) -> bytes:
+    """A register set (NT_ number `kind`) of a stopped thread, as far as `buffer` has room. Raises OSError ESRCH."""
+    buffer.vector.len = len(buffer.content)
+    _call(PTRACE_GETREGSET, tid, kind, buffer.address)
+    return buffer.content.raw[: buffer.vector.len]
 
 
 def set_register_set(tid: int, kind: int, raw: bytes) -> None:

@@ -18,7 +18,6 @@ try:
     from ptrace.binding.func import (
         PTRACE_DETACH,
         PTRACE_GETREGSET,
-        PTRACE_SETOPTIONS,
         PTRACE_SETREGSET,
         PTRACE_SYSCALL,
         ptrace,
@@ -28,7 +27,7 @@ try:
 except ImportError:
     LIBRARY_ERROR = traceback.format_exc()
     PtraceError = OSError
-    PTRACE_DETACH = PTRACE_GETREGSET = PTRACE_SETOPTIONS = PTRACE_SETREGSET = PTRACE_SYSCALL = 0
+    PTRACE_DETACH = PTRACE_GETREGSET = PTRACE_SETREGSET = PTRACE_SYSCALL = 0
     ptrace = None
     ptrace_registers_t = iovec_struct = ctypes.c_byte
 
@@ -36,7 +35,6 @@ __all__ = (
     "LIBRARY_ERROR",
     "PTRACE_DETACH",
     "PTRACE_GETREGSET",
-    "PTRACE_SETOPTIONS",
     "PTRACE_SETREGSET",
     "PTRACE_SYSCALL",
     "PtraceError",

@@ -16,10 +16,12 @@ import ctypes
 import functools
 import gc
 import os
+import time
 from typing import Iterator
 
 _MCL_CURRENT, _MCL_ONFAULT = 1, 4
 _PR_SET_TIMERSLACK = 29
+_LOOKS, _BETWEEN_LOOKS = 4, 0.001  # seconds
 
 
 @contextlib.contextmanager
@@ -63,10 +65,18 @@ def _prepared() -> Iterator[None]:
 
 
 def _contended(own: int) -> bool:
-    """True when others keep every processor busy now (proc_loadavg(5): the fourth field counts who runs)."""
+    """True when others keep every processor busy, at each of some looks: what runs for an instant is no hog."""
+    for look in range(_LOOKS):
+        time.sleep(_BETWEEN_LOOKS if look else 0)
+        if _running() - 1 - own < len(os.sched_getaffinity(0)):
+            return False
+    return True
+
+
+def _running() -> int:
+    """How many threads run or want to, this one among them (proc_loadavg(5), the fourth field)."""
     with open("/proc/loadavg", encoding="ascii") as stream:
-        running = int(stream.read().split()[3].partition("/")[0])
-    return running - 1 - own >= len(os.sched_getaffinity(0))
+        return int(stream.read().split()[3].partition("/")[0])
 
 
 @functools.lru_cache(maxsize=None)

@@ -4,9 +4,10 @@
 """Stopping every thread of a process, for as short as can be, and letting them go as if nothing had happened.
 
 Seizing stops nobody, so it comes first. The stop begins with the first PTRACE_INTERRUPT and ends with the last
-PTRACE_DETACH. Threads that are using a processor are stopped last and released first; those asleep are released in the
-order in which they stopped, so that none of them waits for the whole of it. Every kind of stop will do: a thread that
-stops to take a signal takes it when it is released.
+PTRACE_DETACH; what is done for each thread in it is written plainly (contextlib.suppress alone would take 0.4 us).
+Threads that are using a processor are stopped last and released first; those asleep are released in the order in which
+they stopped, so that none of them waits for the whole of it. Every kind of stop will do: a thread that stops to take a
+signal takes it when it is released.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from .._process.process import Process
 from .attach import seize_thread, thread_state
 from .ptrace_requests import detach, interrupt, signal_of
 from .scheduling import undisturbed
-from .tracer import let_late_threads_go, stopped_registers
+from .tracer import let_late_threads_go, register_buffer, stopped_registers
 from .wait import child_signals_held, wait_for_each
 
 # What letting one thread go takes at most, seconds: the decision to write must leave room for it.
@@ -92,8 +93,10 @@ class StopWindow:
     def release(self) -> None:
         """Let every thread go, the busy ones first; what it took is in `stop_us`."""
         for tid in sorted(self.registers, key=self._is_asleep):  # a stable sort: the order of stopping is kept
-            with contextlib.suppress(OSError):  # killed while stopped
+            try:
                 detach(tid, self._signals[tid])
+            except OSError:
+                pass  # killed while stopped
         self.stop_us = self._elapsed_us() if self._began else 0
         let_late_threads_go(self.process, [tid for tid in self._seized if tid not in self._signals])
 
@@ -101,16 +104,21 @@ class StopWindow:
         return tid not in self._busy
 
     def _stop_these(self, threads: list[int]) -> None:
+        buffer = register_buffer()
         for tid in threads:
-            with contextlib.suppress(OSError):  # it has exited: the wait says so
+            try:
                 interrupt(tid)
+            except OSError:
+                pass  # it has exited: the wait says so
         for tid, status in wait_for_each(threads, self._deadline).items():
             self._signals[tid] = 0 if status is None else signal_of(status)
             if self._signals[tid]:
                 self._began = self._seizing_since  # this thread may have waited for us since it was seized
             if status is not None and os.WIFSTOPPED(status):
-                with contextlib.suppress(OSError):  # killed while stopped
-                    self.registers[tid] = stopped_registers(tid)
+                try:
+                    self.registers[tid] = stopped_registers(tid, buffer)
+                except OSError:
+                    pass  # killed while stopped
         self._late = [tid for tid in threads if tid not in self._signals]
         if self._late:
             raise BudgetExceeded(self._elapsed_us(), self._late)

@@ -11,7 +11,6 @@ does not stop. But a tracer is a thread, not a process: when it ends, the kernel
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import threading
 import time
@@ -20,7 +19,16 @@ from typing import Callable, TypeVar
 from .._process.process import Process
 from . import x86_64 as arch
 from .attach import thread_state
-from .ptrace_requests import NT_PRSTATUS, detach, get_register_set, interrupt, set_register_set, signal_of, wait_now
+from .ptrace_requests import (
+    NT_PRSTATUS,
+    RegisterBuffer,
+    detach,
+    get_register_set,
+    interrupt,
+    set_register_set,
+    signal_of,
+    wait_now,
+)
 from .wait import child_signals_held
 
 # How long late threads are waited for; after how long not any more those in uninterruptible sleep; between two looks.
@@ -56,14 +64,17 @@ def as_tracer(work: Callable[[], _Result]) -> _Result:
     return results[0]
 
 
-def stopped_registers(tid: int) -> bytes:
+def register_buffer() -> RegisterBuffer:
+    """Room for what stopped_registers() reads."""
+    return RegisterBuffer(arch.REGISTER_BYTES)
+
+
+def stopped_registers(tid: int, buffer: RegisterBuffer) -> bytes:
     """The NT_PRSTATUS bytes of a stopped thread, which from now on goes on well however we let it go, or die.
 
     A call that the stop alone would end with EINTR is set to be started again. Raises OSError ESRCH.
     """
-    buffer = ctypes.create_string_buffer(arch.REGISTER_BYTES)
-    get_register_set(tid, NT_PRSTATUS, buffer)
-    registers = buffer.raw
+    registers = get_register_set(tid, NT_PRSTATUS, buffer)
     if arch.shows_interruption(registers):
         registers = arch.hide_interruption(registers)
         set_register_set(tid, NT_PRSTATUS, registers)
@@ -72,13 +83,13 @@ def stopped_registers(tid: int) -> bytes:
 
 def let_late_threads_go(process: Process, late: list[int]) -> None:
     """Let threads go that have not come to a stop in time: each once it has, or by the end of this tracer."""
-    left = list(late)
+    left, buffer = list(late), register_buffer()
     for tid in left:
         with contextlib.suppress(OSError):  # it has exited
             interrupt(tid)
     began = now = time.monotonic()
     while left and now < began + _PATIENCE:
-        left = [tid for tid in left if not _went(tid)]
+        left = [tid for tid in left if not _went(tid, buffer)]
         now = time.monotonic()
         if now > began + _ASLEEP:
             left = [tid for tid in left if thread_state(process, tid) != "D"]
@@ -86,14 +97,14 @@ def let_late_threads_go(process: Process, late: list[int]) -> None:
             time.sleep(_LOOK)
 
 
-def _went(tid: int) -> bool:
+def _went(tid: int, buffer: RegisterBuffer) -> bool:
     """True when a thread was found stopped and let go, or is gone."""
     try:
         status = wait_now(tid)
         if status is None:
             return False
         if os.WIFSTOPPED(status):
-            stopped_registers(tid)
+            stopped_registers(tid, buffer)
             detach(tid, signal_of(status))
     except OSError:
         pass

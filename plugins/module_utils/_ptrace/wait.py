@@ -64,7 +64,8 @@ def wait_for_each(threads: list[int], deadline: float) -> dict[int, int | None]:
                 found[tid] = None
                 continue
             if status is None:
-                late = waiting[index:]
+                # Asked again after the others: of a process that is dying, the leader ends when all others were seen.
+                late = [*waiting[index + 1 :], tid]
                 break
             found[tid] = status
         if len(late) == len(waiting):

@@ -337,3 +337,29 @@ def test_the_process_exits_midway(made: tuple[Path, Patch], monkeypatch: pytest.
     # A process may still take a write while it dies; then all was done before it was gone.
     assert set(codes) <= {"", "process_gone"}
     assert codes.count("process_gone") >= 3
+
+
+@pytest.mark.parametrize("at", [1, 2, 4])
+def test_the_process_is_killed_while_it_is_stopped(
+    made: tuple[Path, Patch], monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """Killed between two threads' interrupts: the leader ends only when all others were seen to; process_gone soon."""
+    program, patch = made
+    interrupt = stop_all_threads.interrupt
+    asked: list[int] = []
+    with Running(program) as running:
+        chosen = Selection(pids=(running.pid,))
+        assert _only(load_patch(patch, chosen, forms=("jump",))).error is None
+
+        def killing(tid: int) -> None:
+            asked.append(tid)
+            if len(asked) == at:
+                os.kill(running.pid, signal.SIGKILL)
+            interrupt(tid)
+
+        monkeypatch.setattr(stop_all_threads, "interrupt", killing)
+        began = time.monotonic()
+        outcome = _only(activate_patch("fix", chosen, Limits(max_stop=5.0, timeout=10.0)))
+        assert outcome.error is not None
+        assert outcome.error["code"] == "process_gone"
+        assert time.monotonic() - began < 4
