@@ -73,8 +73,12 @@ def anyone_inside(process: Process, ranges: list[tuple[int, int]], timeout: floa
                 return Inside(tid, where)
 
 
-def find_address(data: bytes, ranges: list[tuple[int, int]]) -> int:
-    """The first little-endian 8-byte word in `data`, at any alignment, that lies in one of the ranges; 0 for none.
+def find_address(data: bytes, ranges: list[tuple[int, int]], place: int = 0) -> int:
+    """The first little-endian 8-byte word in `data`, which was read at `place`, that lies in one of the ranges; 0 for
+    none.
+
+    At any alignment, but an address below 4 GiB (a program without PIE) only where a call would have put it, at a
+    multiple of 8 (System V ABI AMD64, 3.2.2): the end of a floating-point number before a zero was taken for one.
 
     Searched by the common upper bytes of the addresses, which bytes.find does at memory speed. Six of them: the upper
     five of a program without PIE are all zero, and stacks are full of zeros.
@@ -85,7 +89,7 @@ def find_address(data: bytes, ranges: list[tuple[int, int]]) -> int:
             at = data.find(needle, 2)
             while at >= 0:
                 word = int.from_bytes(data[at - 2 : at + 6], "little")
-                if start <= word < end:
+                if start <= word < end and (word >> 32 or (place + at - 2) % 8 == 0):
                     return word
                 at = data.find(needle, at + 1)
     return 0
@@ -128,7 +132,7 @@ def _on_stack(process: Process, mapping: Mapping, at: int, ranges: list[tuple[in
         piece = process.memory.read_some(at, min(_PIECE, end - at))
         if not piece:
             return at, []
-        where = find_address(piece, ranges)
+        where = find_address(piece, ranges, at)
         if where:
             return where, []
         interrupted += arch.interrupted_stacks(piece)
