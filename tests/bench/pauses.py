@@ -44,19 +44,24 @@ class Pauses:
     load_seen: list[int] = field(default_factory=list)
 
     def row(self, threads: int) -> list[str]:
-        """The table's row: medians over rounds, the worst stop, and the ratio of the stop to the floor, round by
+        """The table's row: medians over rounds, the worst stop, and the ratios of the stop to the floor, round by
         round.
         """
-        ratios = [stop / max(floor, 1) for stop, floor in zip(self.said["stop"], self.said["floor"])]
         return [
             str(threads),
             *("%d" % statistics.median(self.seen[way]) for way in WAYS),
+            _ratio(self.seen),
             "%d" % max(self.said["stop"]),
             "%d" % statistics.median(self.said["stop"]),
             "%d" % statistics.median(self.said["floor"]),
-            "%.2f" % statistics.median(ratios),
+            _ratio(self.said),
             "%d" % statistics.median(self.load_hold),
         ]
+
+
+def _ratio(figures: dict[str, list[int]]) -> str:
+    """The stop beside the floor, in each round; the median of that."""
+    return "%.2f" % statistics.median(stop / max(floor, 1) for stop, floor in zip(figures["stop"], figures["floor"]))
 
 
 HEADINGS = [
@@ -65,6 +70,7 @@ HEADINGS = [
     "seen: byte",
     "seen: stop",
     "seen: floor",
+    "stop/floor",
     "stop worst",
     "stop median",
     "floor median",
