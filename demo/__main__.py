@@ -51,10 +51,11 @@ def main() -> int:
     try:
         good = steps.run(screen, signals.check)
         signals.check()
-    except Interrupted:
-        screen.say(f"\n         Interrupted ({signal.Signals(signals.number).name}); everything is taken down.")
-        return 128 + signals.number
-    except (DemoError, TestbedError) as error:
+    except (Interrupted, DemoError, TestbedError) as error:
+        # A program that was being started when the signal came may have been hit by it, too, and be missed only later.
+        if signals.number:
+            screen.say(f"\n         Interrupted ({signal.Signals(signals.number).name}); everything is taken down.")
+            return 128 + signals.number
         screen.say("")
         screen.detail(f"{screen.paint('It did not work:', 'red')} {error}")
         return 1

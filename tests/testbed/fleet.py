@@ -151,12 +151,13 @@ class Fleet:
                 start_new_session=True,  # Ctrl-C is for the owner, who then stops the fleet in order
             )
             assert self._process.stdout is not None
-            said = ""
+            said, silent = "", f"no answer in {_START_SECONDS:.0f} s"
             if select.select([self._process.stdout], [], [], _START_SECONDS)[0]:
+                silent = "its keeper ended without a word"
                 said = self._process.stdout.readline().strip()
             if said != "ready":
                 log.seek(0)
-                why = said or log.read()[-2000:] or f"no answer in {_START_SECONDS:.0f} s"
+                why = said or log.read()[-2000:] or silent
                 raise TestbedError(f"The test bed did not come up: {why}")
 
 
