@@ -130,6 +130,7 @@ ansible_facts:
                     - name: greet
                       address: "0x55d0c0a01190"
                       redirected_to: "0x55cfc0a00000"
+                      redirected_by: fix-greeting
                   switch: byte
                   stop_us: 0
                   activated_at: 1795320000

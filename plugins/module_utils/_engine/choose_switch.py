@@ -43,11 +43,18 @@ class Switch:
 
 
 def choose_switches(
-    functions: tuple[ReplacedFunction, ...], codes: dict[str, int], bias: int, space: FreeSpace, forms: tuple[str, ...]
+    functions: tuple[ReplacedFunction, ...],
+    codes: dict[str, int],
+    bias: int,
+    space: FreeSpace,
+    forms: tuple[str, ...],
+    holders: dict[int, str] | None = None,
 ) -> list[Switch]:
     """A switch for every function; `codes` holds the address of each one's new code, by name of its symbol.
 
-    `forms`: the forms that may be used, preferred one first. Raises LivepatchError function_too_short.
+    `forms`: the forms that may be used, preferred one first. `holders`: the patches that the process has for functions
+    already, by run-time entry: one of them may hold the place that a function's bytes name. Raises LivepatchError
+    function_too_short.
     """
     places = Places(space)
     found = []
@@ -59,12 +66,22 @@ def choose_switches(
                 found.append(switch)
                 break
         else:
-            raise LivepatchError(
-                "function_too_short",
-                "%s has %d bytes that may be overwritten, a jump takes %d, and the places that its own "
-                "bytes name are taken" % (function.name, function.overwritable, branch.JUMP_SIZE),
-            )
+            raise _too_short(function, (holders or {}).get(entry))
     return found
+
+
+def _too_short(function: ReplacedFunction, holder: str | None) -> LivepatchError:
+    message = (
+        "%s has %d bytes that may be overwritten, a jump takes %d, and the places that its own bytes name are taken"
+        % (function.name, function.overwritable, branch.JUMP_SIZE)
+    )
+    if holder is None:
+        return LivepatchError("function_too_short", message)
+    return LivepatchError(
+        "function_too_short",
+        "%s: patch %s, which changes it too, is loaded" % (message, holder),
+        "Unload patch %s first, and load a patch that replaces it." % holder,
+    )
 
 
 class Places:

@@ -15,8 +15,8 @@ from .._errors import LivepatchError
 from .._process.objects import MappedObject, mapped_objects
 from .._process.process import Process
 from .._process.selection import Selection, exe_of, selected
-from .region import NAME, find_regions
-from .sites import NEW, site_states
+from .layers import Layers, place_of
+from .region import NAME, Site, find_regions
 from .verify import Verified, verify
 
 SCHEMA = 1
@@ -43,10 +43,11 @@ def gather(wanted: list[str], scan: str) -> dict[str, Any]:
                 continue
             objects = mapped_objects(process.memory, mappings)
             regions = find_regions(process.memory, mappings) if has_patch else []
+            layers = Layers(process.memory, regions)
             verified = [
-                verify(process, region, objects, regions) for region in regions if not wanted or region.id in wanted
+                verify(process, region, objects, layers) for region in regions if not wanted or region.id in wanted
             ]
-            fact = _process(process, objects, verified, disk)
+            fact = _process(process, objects, layers, verified, disk)
         except LivepatchError as error:
             unreadable += error.code == "not_permitted"
             continue
@@ -115,7 +116,7 @@ class DiskObjects:
 
 
 def _process(
-    process: Process, objects: list[MappedObject], verified: list[Verified], disk: DiskObjects
+    process: Process, objects: list[MappedObject], layers: Layers, verified: list[Verified], disk: DiskObjects
 ) -> dict[str, Any]:
     reasons = _obstacles(process, objects)
     return {
@@ -124,7 +125,7 @@ def _process(
         "exe": exe_of(process),
         "threads": len(process.threads()),
         "objects": [_object(process, found, disk) for found in objects],
-        "patches": [_patch(process, one) for one in verified],
+        "patches": [_patch(layers, one) for one in verified],
         "patchable": not reasons,
         "reasons": reasons,
     }
@@ -136,17 +137,8 @@ def _object(process: Process, found: MappedObject, disk: DiskObjects) -> dict[st
     return {"path": found.path, "build_id": found.build_id, "disk_build_id": on_disk, "drift": drift}
 
 
-def _patch(process: Process, one: Verified) -> dict[str, Any]:
-    states = site_states(process.memory, one.region)
-    functions = [
-        {
-            "name": site.name,
-            "address": "%#x" % site.entry,
-            "redirected_to": "%#x" % site.code if state == NEW else "",
-        }
-        for site, state in zip(one.region.sites, states)
-        if site.kind != "data"
-    ]
+def _patch(layers: Layers, one: Verified) -> dict[str, Any]:
+    functions = [_function(layers, site) for site in one.region.sites if site.kind != "data"]
     return {
         "id": one.region.id,
         "version": one.region.version,
@@ -159,6 +151,18 @@ def _patch(process: Process, one: Verified) -> dict[str, Any]:
         "activated_at": one.region.mutable.activated_at,
         "sha256": one.region.sha256,
         "cves": list(one.region.patch["cves"]),
+    }
+
+
+def _function(layers: Layers, site: Site) -> dict[str, str]:
+    """A function and where its calls go now, to whichever patch is on top of it; empty when to no patch."""
+    top = layers.top(place_of(site))
+    over = layers.site(place_of(site), top)
+    return {
+        "name": site.name,
+        "address": "%#x" % site.entry,
+        "redirected_to": "%#x" % over.code if over else "",
+        "redirected_by": top if over else "",
     }
 
 

@@ -18,6 +18,7 @@ from .._process.process import Process
 from .choose_switch import BYTE, JUMP, Switch, choose_switches, place_runs
 from .free_space import FreeSpace
 from .image import Image
+from .layers import Layers
 from .map_region import map_region, unmap
 from .region import (
     HEADER_SIZE,
@@ -36,7 +37,7 @@ from .region import (
     write_mutable,
 )
 from .resolve import Resolver
-from .sites import check_original
+from .sites import check_apart, check_original, holders
 
 _FRESH = Mutable(LOADING, "none", 0, 0, 0)
 _EXECUTE_READ = 5
@@ -63,11 +64,11 @@ def prepare(process: Process, patch: Patch, forms: tuple[str, ...] = (BYTE, JUMP
         raise LivepatchError(
             "arch_mismatch", "the patch is for %s, %s runs %s" % (manifest.object.arch, process, target.header.machine)
         )
-    regions = find_regions(memory, mappings)
+    layers = Layers(memory, find_regions(memory, mappings))
     for function in manifest.functions:
         if not target.holds(function.offset, max(function.size, len(function.entry) // 2), PF_X):
             raise LivepatchError("patch_corrupt", "the patch places %s outside the code of its object" % function.name)
-        check_original(memory, regions, function, target.bias + function.offset, str(process))
+        check_original(layers, function, target.bias + function.offset, str(process))
     for cold in manifest.cold:
         if not target.holds(cold.offset, cold.size, PF_X):
             raise LivepatchError("patch_corrupt", "the patch places %s outside the code of its object" % cold.name)
@@ -76,6 +77,7 @@ def prepare(process: Process, patch: Patch, forms: tuple[str, ...] = (BYTE, JUMP
             raise LivepatchError("patch_corrupt", "the patch places %s outside its object" % value.name)
     addresses = Resolver(process, target, objects).addresses(manifest)
     heap_from = _executable_end(process, objects)
+    there = holders(layers.regions)
     room = HEADER_SIZE + 2048
     while True:
         image = Image(patch, room)
@@ -83,9 +85,10 @@ def prepare(process: Process, patch: Patch, forms: tuple[str, ...] = (BYTE, JUMP
         base = space.near(target, image.size, image.absolute())
         space.take(base, base + image.size)
         codes = {function.symbol: base + image.symbol(function.symbol) for function in manifest.functions}
-        switches = choose_switches(manifest.functions, codes, target.bias, space, forms)
+        switches = choose_switches(manifest.functions, codes, target.bias, space, forms, there)
         content = image.linked(base, addresses)
         region = _region(patch, target, image, base, content, switches)
+        check_apart(layers.regions, region.sites, str(process))
         first = header(base, describe(region), _FRESH) + describe(region)
         if len(first) <= image.room:
             content[: len(first)] = first

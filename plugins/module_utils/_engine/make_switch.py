@@ -44,13 +44,6 @@ class SwitchFailed(LivepatchError):
         self.stop_us = stop_us
 
 
-def write_of(site: Site, address: int, old: bytes, new: bytes) -> Write:
-    """The write that turns `old` at `address` into `new`, without the bytes at its ends that stay as they are."""
-    changed = [index for index, (one, two) in enumerate(zip(old, new)) if one != two]
-    start, end = (changed[0], changed[-1] + 1) if changed else (0, 0)
-    return Write(site, address + start, old[start:end], new[start:end])
-
-
 def switch_running(process: Process, writes: list[Write]) -> None:
     """Make one-byte writes while all threads run. Raises LivepatchError; then every byte is as it was."""
     _check(process.memory, writes, str(process))

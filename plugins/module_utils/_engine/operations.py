@@ -20,6 +20,7 @@ from .._process.selection import ObjectFinder, Selection, exe_of, missing_pids, 
 from .._process.shared_memory import shares_parents_memory
 from .activate import Limits, Switched, activate, deactivate
 from .choose_switch import BYTE, JUMP
+from .layers import Layers
 from .load import clear_remains, left_open, load, loaded_before, prepare
 from .make_switch import SwitchFailed
 from .region import file_name, find_region, find_regions, missing_patch
@@ -235,7 +236,7 @@ def _look(process: Process, patch_id: str, outcome: Outcome) -> tuple[str, ...]:
         return ()
     first = [mapping for mapping in mappings if mapping.start == region.object_start]
     objects = [found for mapping in first for found in [object_at(process.memory, mappings, mapping)] if found]
-    verified = verify(process, region, objects, regions)
+    verified = verify(process, region, objects, Layers(process.memory, regions))
     outcome.state, outcome.verified = verified.state, verified.verified
     outcome.object, outcome.build_id = region.object_path, str(region.patch["build_id"])
     return verified.reasons

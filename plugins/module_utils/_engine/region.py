@@ -23,7 +23,7 @@ from .._process.maps import Mapping
 from .._process.memory import Memory
 
 MAGIC = b"LIVEPTCH"
-VERSION = 1
+VERSION = 2
 NAME = "livepatch:"
 LOADING, LOADED, ACTIVATING, ACTIVE, DEACTIVATING, UNLOADING = range(1, 7)
 STATE_NAMES = {
@@ -34,9 +34,9 @@ STATE_NAMES = {
     DEACTIVATING: "deactivating",
     UNLOADING: "unloading",
 }
-# magic, version, description size, own address, description digest | state, switch, sequence, activated, stop
+# magic, version, description size, own address, description digest | state, switch, sequence, activated, stop, order
 _FIXED = struct.Struct("<8sIIQ32s")
-_MUTABLE = struct.Struct("<IIQQQ")
+_MUTABLE = struct.Struct("<IIQQQQ")
 _MUTABLE_AT = _FIXED.size
 # In these states the region is only half there: what is left of it is to be taken out.
 HALF = (LOADING, UNLOADING)
@@ -45,17 +45,23 @@ _SWITCH_NUMBERS = {"none": 0, "byte": 1, "stop": 2}
 MOST_DESCRIPTION = 4 << 20
 # What a patch file may ask for, twice: a program that invents a region must not make us read all of its memory.
 _MOST_SIZE = 2 * MOST_MEMORY_BYTES
+# A branch lies among the first bytes of its function.
+_MOST_APART = 64
 
 
 @dataclass(frozen=True)
 class Mutable:
-    """The part of the header that changes: `sequence` counts changes, `activated_at` is seconds since 1970 or 0."""
+    """The part of the header that changes: `sequence` counts changes, `activated_at` is seconds since 1970 or 0.
+
+    `order`: 0 while not active, else greater than that of every patch of the process that was activated before.
+    """
 
     state: int
     switch: str
     sequence: int
     activated_at: int
     stop_us: int
+    order: int = 0
 
 
 @dataclass(frozen=True)
@@ -140,7 +146,7 @@ def find_regions(memory: Memory, mappings: list[Mapping]) -> list[Region]:
             region = read_region(memory, mapping.start)
             if region:
                 found.append(region)
-    return sorted(found, key=lambda region: (region.mutable.activated_at, region.address))
+    return sorted(found, key=lambda region: (region.mutable.order, region.address))
 
 
 def find_region(regions: list[Region], patch_id: str) -> Region | None:
@@ -223,21 +229,29 @@ def _parse(address: int, mutable: Mutable, plain: dict[str, Any]) -> Region:
     ):
         if min(sizes, default=0) < 0 or sum(sizes) > _MOST_SIZE:
             raise ValueError("sizes that no patch has")
+    for site in region.sites:
+        if len(site.old) != len(site.new) or (site.kind != "data" and not 0 <= site.address - site.entry < _MOST_APART):
+            raise ValueError("a site that no patch has")
     return region
 
 
 def _pack(mutable: Mutable) -> bytes:
     return _MUTABLE.pack(
-        mutable.state, _SWITCH_NUMBERS[mutable.switch], mutable.sequence, mutable.activated_at, mutable.stop_us
+        mutable.state,
+        _SWITCH_NUMBERS[mutable.switch],
+        mutable.sequence,
+        mutable.activated_at,
+        mutable.stop_us,
+        mutable.order,
     )
 
 
 def _unpack(raw: bytes) -> Mutable:
-    state, switch, sequence, activated_at, stop_us = _MUTABLE.unpack_from(raw, _MUTABLE_AT)
+    state, switch, sequence, activated_at, stop_us, order = _MUTABLE.unpack_from(raw, _MUTABLE_AT)
     if state not in STATE_NAMES:
         raise ValueError("state %d" % state)
     names = {number: name for name, number in _SWITCH_NUMBERS.items()}
-    return Mutable(state, names[switch], sequence, activated_at, stop_us)
+    return Mutable(state, names[switch], sequence, activated_at, stop_us, order)
 
 
 def missing_patch(patch_id: str, who: str) -> LivepatchError:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 cgl.livepatch contributors
 # GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The places in a program that patches change: what is there now, and what the program itself has there."""
+"""The places in a program that a patch is to change: they must be what it was built for, and not another's half."""
 
 from __future__ import annotations
 
@@ -9,46 +9,14 @@ import hashlib
 
 from .._errors import LivepatchError
 from .._patch.manifest import ReplacedFunction
-from .._process.memory import Memory
+from .layers import Layers, place_of
 from .region import Region, Site
 
-OLD, NEW, FOREIGN, GONE = "old", "new", "foreign", "gone"
 
-
-def site_states(memory: Memory, region: Region, regions: list[Region] | None = None) -> list[str]:
-    """The state of each site of a region, in order: OLD, NEW, FOREIGN when the bytes are neither, GONE where nothing is
-    mapped any more.
-
-    `regions`: all of the process. Where another patch has changed a place, what it will put back is looked at.
-    """
-    return [_site_state(memory, site, regions or []) for site in region.sites]
-
-
-def _site_state(memory: Memory, site: Site, regions: list[Region]) -> str:
-    now = memory.read_some(site.address, len(site.old))
-    if len(now) < len(site.old):
-        return GONE
-    if now == site.new:
-        return NEW
-    return OLD if site.old in (now, program_bytes(memory, regions, site.address, len(site.old))) else FOREIGN
-
-
-def program_bytes(memory: Memory, regions: list[Region], address: int, size: int) -> bytes:
-    """What the program itself has at an address: the bytes there, less what active patches made of them."""
-    content = bytearray(memory.read(address, size))
-    for site in [site for region in regions for site in region.sites]:
-        overlaps = site.address < address + size and address < site.address + len(site.new)
-        if overlaps and memory.read(site.address, len(site.new)) == site.new:
-            for index, byte in enumerate(site.old):
-                if 0 <= site.address + index - address < size:
-                    content[site.address + index - address] = byte
-    return bytes(content)
-
-
-def check_original(memory: Memory, regions: list[Region], function: ReplacedFunction, entry: int, who: str) -> None:
+def check_original(layers: Layers, function: ReplacedFunction, entry: int, who: str) -> None:
     """Compare a function in memory with the one the patch was built for. Raises LivepatchError object_modified."""
     size = max(function.size, len(function.entry) // 2)
-    code = program_bytes(memory, regions, entry, size)
+    code = layers.program_bytes(entry, size)
     if hashlib.sha256(code[: function.size]).hexdigest() != function.sha256 or not code.startswith(
         bytes.fromhex(function.entry)
     ):
@@ -58,16 +26,26 @@ def check_original(memory: Memory, regions: list[Region], function: ReplacedFunc
         )
 
 
-def rivals(regions: list[Region], region: Region) -> list[Region]:
-    """The other regions that change a place, or a function at some place, which `region` changes too."""
-    return [
-        other
-        for other in regions
-        if other.id != region.id
-        and any(
-            (one.entry and one.entry == two.entry)
-            or (one.address < two.address + len(two.new) and two.address < one.address + len(one.new))
-            for one in region.sites
-            for two in other.sites
-        )
-    ]
+def check_apart(regions: list[Region], sites: tuple[Site, ...], who: str) -> None:
+    """Patches may be stacked on one place, and not reach into another one's.
+
+    Raises LivepatchError function_too_short for a function next to another patch's, patch_unsupported for a value that
+    only overlaps.
+    """
+    for site in sites:
+        for region in regions:
+            for other in region.sites:
+                overlap = site.address < other.address + len(other.old) and other.address < site.address + len(site.old)
+                same = place_of(site) == place_of(other)
+                if overlap and (not same or (site.kind == "data" and len(site.old) != len(other.old))):
+                    raise LivepatchError(
+                        "patch_unsupported" if site.kind == "data" else "function_too_short",
+                        "the bytes of %s that would change overlap those of %s, which patch %s in %s changes"
+                        % (site.name, other.name, region.id, who),
+                        "Take patch %s out first, or build one patch of both." % region.id,
+                    )
+
+
+def holders(regions: list[Region]) -> dict[int, str]:
+    """The patches loaded for functions, by the entries of these."""
+    return {site.entry: region.id for region in regions for site in region.sites if site.kind != "data"}

@@ -13,9 +13,9 @@ from .._errors import LivepatchError
 from .._process.maps import mapping_at
 from .._process.process import Process
 from .._ptrace.tracer import as_tracer
+from .layers import ON, UNKNOWN, Layers
 from .map_region import unmap
-from .region import LOADED, UNLOADING, Region, file_name, find_region, find_regions, write_mutable
-from .sites import GONE, NEW, OLD, site_states
+from .region import LOADED, UNLOADING, Region, file_name, write_mutable
 from .threads_inside import anyone_inside
 
 # How long one thread may take to come to a stop before it counts as busy, and the pause between two looks, seconds.
@@ -28,14 +28,14 @@ def unload(process: Process, patch_id: str, timeout: float, pretend: bool = Fals
     Raises LivepatchError still_active, function_busy (someone was inside at every look until `timeout` seconds had
     passed), object_modified, not_permitted, already_traced, process_gone; the patch is then loaded as before.
     """
-    regions = find_regions(process.memory, process.maps())
-    region = find_region(regions, patch_id)
+    layers = Layers.of(process)
+    region = layers.region(patch_id)
     if region is None:
         return False
-    states = set(site_states(process.memory, region, regions))
-    if NEW in states:
+    marks = {layers.mark(region, site) for site in region.sites if site.kind != "data"}
+    if layers.state(region) == "active" or ON in marks:
         raise LivepatchError("still_active", "patch %s is active in %s" % (patch_id, process))
-    if not states <= {OLD, GONE}:
+    if UNKNOWN in marks:
         raise LivepatchError(
             "object_modified",
             "%s has code where patch %s was that is neither's, and may lead into it" % (process, patch_id),

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 from .._process.objects import MappedObject
 from .._process.process import Process
-from .activate import state_of
+from .layers import COVERED, MIXED, ON, UNKNOWN, Layers
 from .region import HALF, STATE_NAMES, Region
-from .sites import NEW, site_states
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,10 @@ class Verified:
     reasons: tuple[str, ...]
 
 
-def verify(process: Process, region: Region, objects: list[MappedObject], regions: list[Region]) -> Verified:
-    """Compare a region and the places it changes with what they must be; `regions`: all of the process.
+def verify(process: Process, region: Region, objects: list[MappedObject], layers: Layers) -> Verified:
+    """Compare a region and the places it changes with what they must be; `layers`: those of its process.
+
+    A patch that is active and covered by one activated later is active: it is there as soon as that one is out.
 
     Raises LivepatchError process_gone.
     """
@@ -43,11 +44,14 @@ def verify(process: Process, region: Region, objects: list[MappedObject], region
     for start, size, digest in region.digests:
         if hashlib.sha256(process.memory.read_some(start, size)).hexdigest() != digest:
             reasons.append("its bytes at %#x have changed" % start)
-    state = state_of(process, region, regions)
-    if state == "mixed":
-        wrong = [
-            site.name for site, now in zip(region.sites, site_states(process.memory, region, regions)) if now != NEW
-        ]
+    if region.mutable.state in HALF:
+        return Verified(region, "loaded", False, tuple(reasons))
+    state = layers.state(region)
+    marks = [(site, layers.mark(region, site)) for site in region.sites]
+    if state == MIXED:
+        wrong = [site.name for site, mark in marks if mark not in (ON, COVERED)]
         reasons.append("not switched over: %s" % ", ".join(wrong))
         state = "loaded"
+    elif state == "active":
+        reasons += ["the value of %s has changed" % site.name for site, mark in marks if mark == UNKNOWN]
     return Verified(region, state, not reasons, tuple(reasons))

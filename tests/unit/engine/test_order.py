@@ -180,33 +180,6 @@ def test_requires(tmp_path: Path, program: Path) -> None:
 
 
 @pytest.mark.parametrize("forms", [("byte", "byte"), ("byte", "jump"), ("jump", "byte"), ("jump", "jump")])
-def test_rivals(tmp_path: Path, either: Path, forms: tuple[str, str]) -> None:
-    """Two patches of one function, however each is switched: one at a time, and each state is told truly."""
-    with Running(either) as running:
-        given = Fixture(tmp_path, either, running)
-        before = snapshot(running.pid)
-        one, two = given.patch("one", {"first": 100}), given.patch("two", {"first": 200})
-        assert _code_of(given.load(one, forms[0], "jump")) == ""
-        assert _code_of(given.load(two, forms[1], "jump")) == ""
-        for active, idle, answer in (("one", "two", 106), ("two", "one", 206)):
-            assert given.activate(active).changed
-            assert given.answer() == answer
-            assert _states(running.pid) == {active: "active", idle: "loaded"}
-            assert _code_of(given.activate(idle)) == "still_active"
-            assert not given.deactivate(idle).changed
-            assert given.answer() == answer
-            assert given.deactivate(active).changed
-            assert given.answer() == 7
-        # What is idle can be taken out while the other one is active.
-        assert given.activate("two").changed
-        assert _code_of(given.unload("one")) == ""
-        assert given.answer() == 206
-        assert given.deactivate("two").changed
-        assert _code_of(given.unload("two")) == ""
-        assert snapshot(running.pid) == before
-
-
-@pytest.mark.parametrize("forms", [("byte", "byte"), ("byte", "jump"), ("jump", "byte"), ("jump", "jump")])
 def test_replaces(tmp_path: Path, either: Path, forms: tuple[str, str]) -> None:
     """A patch that replaces others takes them back in its own switch, and bars them; deactivated, it revives none."""
     with Running(either) as running:
