@@ -308,18 +308,23 @@ def test_too_short_for_two(tmp_path: Path) -> None:
     """Where only the one-byte switch fits, the second patch of a function is refused, and told which one is there."""
     program = _program(tmp_path)
     fixed = "int first(int x) { return x + 100; }"
-    short = make_patch(tmp_path, program, fixed, ["first"], "short", overwritable=3)
-    again = make_patch(tmp_path, program, fixed, ["first"], "again", overwritable=3)
-    for _process in range(20):  # in one of them the place that the bytes name is free
+    patches = [make_patch(tmp_path, program, fixed, ["first"], "short%d" % turn, overwritable=3) for turn in range(6)]
+    for _process in range(20):  # in one of them a place that the bytes name is free
         with Running(program) as running, Process(running.pid) as process:
-            try:
-                load(process, prepare(process, short))
-            except LivepatchError:
-                continue
-            with pytest.raises(LivepatchError, match="patch short, which changes it too") as refused:
-                prepare(process, again)
-            assert refused.value.code == "function_too_short"
-            assert "Unload patch short" in refused.value.remedy
+            refused = None
+            loaded = []
+            for patch in patches:
+                try:
+                    load(process, prepare(process, patch))
+                except LivepatchError as error:
+                    refused = error
+                    break
+                loaded.append(patch.manifest.id)
+        assert refused is not None
+        assert refused.code == "function_too_short"
+        if loaded:
+            assert any("patch %s, which changes it too" % name in refused.message for name in loaded)
+            assert any("Unload patch %s" % name in refused.remedy for name in loaded)
             return
     raise AssertionError("no process had room")
 
