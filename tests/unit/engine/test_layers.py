@@ -124,6 +124,14 @@ BOUND = Model(
         "sum": Kind({"second": 440}, replaces=("one",)),
     }
 )
+TAKING_OVER = Model(
+    {
+        "one": Kind({"first": 100}),
+        "other": Kind({"second": 440}),
+        "both": Kind({"first": 300, "second": 330}, replaces=("one", "other")),
+        "late": Kind({"second": 550}),
+    }
+)
 VALUES = Model(
     {
         "one": Kind({"first": 100, "limit": 15}),
@@ -361,6 +369,7 @@ DEATHS = [
     pytest.param(STACKED, ("one", "two", "other"), ("deactivate", "two"), id="deactivate-between"),
     pytest.param(STACKED, ("one", "other", "two"), ("deactivate", "two"), id="deactivate-top"),
     pytest.param(BOUND, ("one", "two"), ("activate", "all"), id="replace-two"),
+    pytest.param(TAKING_OVER, ("one", "other"), ("activate", "both"), id="take-over-two"),
     pytest.param(VALUES, ("one", "other"), ("activate", "three"), id="activate-value"),
     pytest.param(VALUES, ("one", "three"), ("deactivate", "three"), id="deactivate-value"),
 ]
@@ -368,7 +377,7 @@ DEATHS = [
 
 @pytest.mark.parametrize("forms", [("byte", "jump"), ("jump",)], ids=["byte", "jump"])
 @pytest.mark.parametrize(("model", "state", "act"), DEATHS)
-@pytest.mark.parametrize("then", ["same", "opposite", "another", "same, dying too"])
+@pytest.mark.parametrize("then", ["same", "opposite", "another", "same after more deaths"])
 def test_the_tool_dies(
     tmp_path: Path, model: Model, state: tuple[str, ...], act: tuple[str, str], forms: tuple[str, ...], then: str
 ) -> None:
@@ -391,10 +400,9 @@ def test_the_tool_dies(
             deaths += 1
             between = [set(pair) for pair in zip(model.answer(state).split(), model.answer(after).split())]
             assert all(now in pair for now, pair in zip(given.answer().split(), between)), deaths
-            if then == "same, dying too":
-                again = 0
-                while _killed(lambda: given.do(*act), again + 1) and again < 9:
-                    again += 2
+            if then == "same after more deaths":
+                for again in range(1, 1 + deaths % 12):
+                    _killed(lambda: given.do(*opposite), again)
             outcomes = [model.step(one, *following) for one in (state, after)]
             error, _changed = given.do(*following)
             now = given.state()
