@@ -82,6 +82,10 @@ class LivepatchError(Exception):
         self.message = message
         self.remedy = REMEDIES[code] if remedy is None else remedy
 
+    def __reduce__(self) -> tuple[type[LivepatchError], tuple[str, str, str]]:
+        """How one process hands it to another: its code, message and remedy, whatever its class was."""
+        return LivepatchError, (self.code, self.message, self.remedy)
+
     def as_dict(self) -> dict[str, str]:
         """The error as the modules return it: {code, message, remedy}."""
         return {"code": self.code, "message": self.message, "remedy": self.remedy}

@@ -22,7 +22,8 @@ from .._patch.reader import read_patch_file
 from .._process.selection import Selection
 from .activate import Limits
 from .facts import gather
-from .operations import Report, activate_patch, deactivate_patch, load_patch, unload_patch
+from .operations import activate_patch, deactivate_patch, load_patch, unload_patch
+from .run_operation import Report
 
 
 def main() -> int:

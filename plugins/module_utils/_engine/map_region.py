@@ -96,15 +96,26 @@ def _fill_file(process: Process, descriptor: int, patch_id: str, contents: list[
     # The program runs, and may close any number and use it again: nothing is opened, or written to, unlooked at.
     if _is_ours(process, "fd/%d" % descriptor):
         ours = process.open("fd/%d" % descriptor, os.O_RDWR)
-        with os.fdopen(ours, "wb") as stream:
+        try:
             if os.readlink("/proc/self/fd/%d" % ours) == file_name(patch_id):
-                stream.writelines(contents)
+                _write_all(ours, contents)
                 return
+        finally:
+            os.close(ours)
     raise LivepatchError(
         "no_room_near_object",
         "%s closed the file that was to hold the patch, as descriptor %d" % (process, descriptor),
         "Run the task again at a quieter moment.",
     )
+
+
+def _write_all(descriptor: int, contents: list[bytes]) -> None:
+    offset = 0
+    for content in contents:
+        rest = memoryview(content)
+        while rest:
+            written = os.pwrite(descriptor, rest, offset)
+            offset, rest = offset + written, rest[written:]
 
 
 def _is_ours(process: Process, name: str) -> bool:

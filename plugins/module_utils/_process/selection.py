@@ -22,6 +22,7 @@ class Selection:
 
     `pids`: process ids; `exe`: path of the program; `unit`: systemd unit, `.service` may be left out; `user`: name or
     number of the owner; `cgroup`: path of a control group, its children included.
+    `never`: a process that is not meant whatever the others say: who asks.
     """
 
     pids: tuple[int, ...] = ()
@@ -29,6 +30,7 @@ class Selection:
     unit: str = ""
     user: str = ""
     cgroup: str = ""
+    never: int = 0
 
     def matches(self, process: Process) -> bool:
         """True when the process is one of those meant. Raises LivepatchError process_gone."""
@@ -64,7 +66,7 @@ def selected(selection: Selection) -> Iterator[Process]:
         _uid(selection.user)
     pids = sorted(selection.pids) or [int(name) for name in os.listdir("/proc") if name.isdigit()]
     for pid in sorted(pids):
-        if pid == os.getpid():
+        if pid in (os.getpid(), selection.never):
             continue
         try:
             process = Process(pid)

@@ -16,6 +16,10 @@ from .ptrace_requests import detach, interrupt, is_event_stop, resume, signal_of
 from .scheduling import real_time
 from .tracer import let_late_threads_go, register_buffer, stopped_registers
 from .wait import child_signals_held, wait_until
+from .watchdog import arm, disarm
+
+# How long one thread may be held at most, seconds (it takes some 100 us), and how often we look whether it has stopped.
+_LONGEST_HOLD, _LOOK = 0.1, 0.02
 
 
 class HeldThread:
@@ -40,7 +44,7 @@ class HeldThread:
         """
         interrupt(self.tid)
         while True:
-            status = wait_until(self.tid, deadline)
+            status = self._wait(deadline)
             if status is None or not os.WIFSTOPPED(status):
                 return False
             self._signal = signal_of(status)
@@ -48,6 +52,14 @@ class HeldThread:
             if is_event_stop(status) or not plainly:
                 return True
             resume(self.tid, self._signal)
+
+    def _wait(self, deadline: float) -> int | None:
+        """Its next wait status, None when there is none by `deadline`. It is not held yet, but may be any moment."""
+        while True:
+            arm(_LONGEST_HOLD)
+            status = wait_until(self.tid, min(deadline, time.monotonic() + _LOOK))
+            if status is not None or time.monotonic() >= deadline:
+                return status
 
     def release(self) -> None:
         """Let it go as it was."""
@@ -65,7 +77,9 @@ def held_thread(
     Inside as_tracer(). Raises LivepatchError already_traced, not_permitted or process_gone.
     """
     with child_signals_held(), real_time():
+        arm(_LONGEST_HOLD)
         if not seize_thread(process, tid, past_seccomp):
+            disarm()
             yield None
             return
         thread = HeldThread(process, tid)
@@ -80,3 +94,4 @@ def held_thread(
                 thread.release()
             else:
                 let_late_threads_go(process, [tid])
+            disarm()

@@ -53,7 +53,7 @@ def real_time() -> Iterator[None]:
 @contextlib.contextmanager
 def _prepared() -> Iterator[None]:
     """Memory locked, no garbage collection, and sleeps as short as asked for (50 us longer by default)."""
-    _lock_memory()
+    _lock_memory(os.getpid())
     ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
     collecting = gc.isenabled()
     gc.disable()
@@ -80,6 +80,9 @@ def _running() -> int:
 
 
 @functools.lru_cache(maxsize=None)
-def _lock_memory() -> None:
-    """Keep what this process uses in memory from now on: a page that must be read back would lengthen a stop."""
+def _lock_memory(_process: int) -> None:
+    """Keep what this process uses in memory from now on: a page that must be read back would lengthen a stop.
+
+    Once a process: a child does not inherit it (mlock(2)).
+    """
     ctypes.CDLL(None).mlockall(_MCL_CURRENT | _MCL_ONFAULT)

@@ -24,6 +24,7 @@ from .ptrace_requests import detach, interrupt, signal_of
 from .scheduling import undisturbed
 from .tracer import let_late_threads_go, register_buffer, stopped_registers
 from .wait import child_signals_held, wait_for_each
+from .watchdog import arm, disarm
 
 # What letting one thread go takes at most, seconds: the decision to write must leave room for it.
 _RELEASE_TIME = 10e-6
@@ -58,7 +59,9 @@ class StopWindow:
     def seize(self) -> list[int]:
         """Seize all threads not yet seized; which those are. Raises LivepatchError."""
         new = []
-        self._seizing_since = self._seizing_since or time.monotonic()
+        if not self._seizing_since:
+            self._seizing_since = time.monotonic()
+            arm(self._budget)  # from here on, a thread that is about to take a signal waits for us
         known = set(self._seized) | self._ignored
         for tid in self.process.threads():
             if tid in known:
@@ -72,6 +75,7 @@ class StopWindow:
 
     def stop(self, first: list[int]) -> None:
         """Stop these threads, the busy ones last, and all that appear meanwhile. Raises BudgetExceeded."""
+        arm(self._budget)
         self._began = time.monotonic()
         self._deadline = self._began + self._budget
         new = sorted(first, key=self._is_asleep, reverse=True)
@@ -99,6 +103,7 @@ class StopWindow:
                 pass  # killed while stopped
         self.stop_us = self._elapsed_us() if self._began else 0
         let_late_threads_go(self.process, [tid for tid in self._seized if tid not in self._signals])
+        disarm()
 
     def _is_asleep(self, tid: int) -> bool:
         return tid not in self._busy

@@ -30,9 +30,12 @@ from .ptrace_requests import (
     wait_now,
 )
 from .wait import child_signals_held
+from .watchdog import arm
 
 # How long late threads are waited for; after how long not any more those in uninterruptible sleep; between two looks.
 _PATIENCE, _ASLEEP, _LOOK = 2.0, 0.01, 0.001
+# A thread that stops late is let go at the next look; who takes longer than this to look is killed, seconds.
+_HOLD = 0.05
 _Result = TypeVar("_Result")
 
 
@@ -89,6 +92,7 @@ def let_late_threads_go(process: Process, late: list[int]) -> None:
             interrupt(tid)
     began = now = time.monotonic()
     while left and now < began + _PATIENCE:
+        arm(_HOLD)
         left = [tid for tid in left if not _went(tid, buffer)]
         now = time.monotonic()
         if now > began + _ASLEEP:

@@ -16,7 +16,8 @@ from patching import Running
 from projects import ASK, project
 
 from module_utils._engine.activate import Limits
-from module_utils._engine.operations import Report, activate_patch, deactivate_patch, load_patch
+from module_utils._engine.operations import activate_patch, deactivate_patch, load_patch
+from module_utils._engine.run_operation import Report
 from module_utils._process.selection import Selection
 
 QUESTIONS = [*range(-3, 12), 99, 100, 101, 4241, -70000, 1 << 33]

@@ -13,23 +13,16 @@ from pathlib import Path
 from typing import Callable
 
 import pytest
-from patching import Running, compile_program, make_patch
+from patching import Running, compile_program, make_patch, shared
 from snapshots import Snapshot, snapshot, states, tracers
 
 from module_utils._engine.activate import Limits
-from module_utils._engine.operations import (
-    Outcome,
-    Report,
-    activate_patch,
-    deactivate_patch,
-    load_patch,
-    unload_patch,
-)
+from module_utils._engine.operations import activate_patch, deactivate_patch, load_patch, unload_patch
+from module_utils._engine.run_operation import Outcome, Report
 from module_utils._errors import LivepatchError
 from module_utils._patch.content import Patch
 from module_utils._process.memory import Memory
 from module_utils._process.selection import Selection
-from module_utils._ptrace import hold_one_thread, injected_call, stop_all_threads
 
 PROGRAM = r"""
 #include <pthread.h>
@@ -95,7 +88,7 @@ def test_each_write_fails_once(
 ) -> None:
     """The n-th write to the program's memory fails, for every n of every operation, in three ways."""
     program, patch = made
-    left = [0]
+    left = shared(1)
     write = Memory.write
 
     def failing(memory: Memory, address: int, data: bytes) -> None:
@@ -163,81 +156,6 @@ def test_the_program_is_at_its_limits(made: tuple[Path, Patch], limit: int, valu
         assert _only(load_patch(patch, Selection(pids=(running.pid,)))).error is None
 
 
-# Every touch of a thread, by the room that makes it.
-_TOUCHES = {
-    injected_call: (
-        "set_register_set",
-        "set_signal_mask",
-        "resume_to_syscall",
-        "get_register_set",
-        "interrupt",
-        "resume",
-    ),
-    hold_one_thread: ("seize_thread", "interrupt", "stopped_registers", "detach"),
-    stop_all_threads: ("seize_thread", "interrupt", "stopped_registers", "detach", "wait_for_each"),
-}
-
-
-@pytest.mark.parametrize(("forms", "limits"), WAYS)
-def test_the_tool_is_killed_at_every_touch(made: tuple[Path, Patch], forms: tuple[str, ...], limits: Limits) -> None:
-    """Killed before each ptrace request and before and after each write: the program answers, the next run succeeds."""
-    program, patch = made
-    with Running(program) as running:
-        start = snapshot(running.pid)
-        answer = "3"
-        for index, (name, after, _step) in enumerate(_steps(patch, running.pid, forms, limits)):
-            deaths = 0
-            while _killed(patch, running.pid, forms, limits, index, deaths + 1):
-                deaths += 1
-                assert tracers(running.pid) == {"0"}
-                assert "t" not in states(running.pid)
-                assert running.ask("?") in (answer, after, "201", "102"), (name, deaths)
-                # Back to where this operation began: by the opposite operation, which must cope with what is there.
-                opposite = {"load": 3, "activate": 2, "deactivate": 1, "unload": 0}[name]
-                report = _steps(patch, running.pid, forms, limits)[opposite][2]()
-                assert [one.error for one in report.outcomes] in ([], [None]), (name, deaths, report.outcomes)
-                assert running.ask("?") == answer, (name, deaths)
-                if name == "load":
-                    assert _same(snapshot(running.pid), start), deaths
-            assert deaths >= 4, (name, deaths)
-            answer = after
-            assert running.ask("?") == answer
-        assert _same(snapshot(running.pid), start)
-
-
-def _killed(patch: Patch, pid: int, forms: tuple[str, ...], limits: Limits, index: int, touch: int) -> bool:
-    """Do one operation in a child that is killed at its n-th touch; False when it made fewer and succeeded."""
-    child = os.fork()
-    if child:
-        status = os.waitpid(child, 0)[1]
-        assert status in (0, signal.SIGKILL), status
-        return status != 0
-    try:
-        left = [touch]
-
-        def deadly(work: Callable[..., object], also_after: bool = False) -> Callable[..., object]:
-            def touching(*arguments: object) -> object:
-                left[0] -= 1
-                if left[0] == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                result = work(*arguments)
-                left[0] -= also_after
-                if left[0] == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return result
-
-            return touching
-
-        for room, names in _TOUCHES.items():
-            for name in names:
-                setattr(room, name, deadly(getattr(room, name)))
-        Memory.write = deadly(Memory.write, also_after=True)  # type: ignore[method-assign,assignment]
-        report = _steps(patch, pid, forms, limits)[index][2]()
-        os._exit(0 if [one.error for one in report.outcomes] == [None] else 98)
-    except BaseException:
-        os._exit(99)
-
-
 def test_a_thread_that_cannot_be_stopped(tmp_path: Path) -> None:
     """A parent in vfork does not stop: the budget holds, all others run, nobody is traced, a later run succeeds."""
     source = PROGRAM.replace(
@@ -291,7 +209,7 @@ def test_interrupted_by_the_user(made: tuple[Path, Patch], monkeypatch: pytest.M
     """Ctrl-C between two writes of one switch: it is done or not done, never half; and the tool ends."""
     program, patch = made
     write = Memory.write
-    count = [0]
+    count = shared(1)
 
     def interrupted(memory: Memory, address: int, data: bytes) -> None:
         write(memory, address, data)
@@ -315,7 +233,7 @@ def test_the_process_exits_midway(made: tuple[Path, Patch], monkeypatch: pytest.
     """Killed while it is being loaded or switched, at each write: process_gone, and no harm to the tool."""
     program, patch = made
     write = Memory.write
-    left, victim, codes = [0], [0], []
+    left, victim, codes = shared(1), shared(1), []
 
     def killing(memory: Memory, address: int, data: bytes) -> None:
         left[0] -= 1

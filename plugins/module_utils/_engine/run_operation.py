@@ -1,0 +1,306 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One operation over every process that is meant: each by itself, with its outcome, in a child that is watched.
+
+One process that fails does not keep the others from being tried; its error stands in its outcome. The child that holds
+threads may be killed, by the watchdog or by anybody: what it was at is then tried again, or else taken back.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field, replace
+from typing import Any, Callable
+
+from .._errors import LivepatchError
+from .._process.exclusive import exclusive
+from .._process.maps import Mapping
+from .._process.objects import object_at
+from .._process.process import Process
+from .._process.selection import ObjectFinder, Selection, exe_of, missing_pids, selected
+from .._process.shared_memory import shares_parents_memory
+from .._ptrace.watchdog import Watched, watched
+from .layers import Layers
+from .load import left_open
+from .make_switch import SwitchFailed
+from .region import file_name, find_region, find_regions, missing_patch
+from .verify import verify
+
+# How often a child may be killed, for another reason than being late, at one process before that is given up.
+_MOST_DEATHS = 3
+ABSENT, LOADED, ACTIVE = "absent", "loaded", "active"
+
+
+@dataclass
+class Outcome:
+    """What happened to one process. States are absent, loaded, active; times are microseconds.
+
+    `start_time` is clock ticks since boot; `hold_us`: the longest that one thread was held for loading.
+    """
+
+    pid: int
+    start_time: int
+    exe: str
+    object: str = ""
+    build_id: str = ""
+    threads: int = 0
+    before: str = ABSENT
+    state: str = ABSENT
+    changed: bool = False
+    verified: bool = False
+    switch: str = "none"
+    stop_us: int = 0
+    hold_us: int = 0
+    attempts: int = 0
+    error: dict[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """The outcomes of one operation, and what was found of the host on the way."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    unreadable: int = 0
+
+    def summary(self) -> dict[str, int]:
+        """Counts over all outcomes, and the longest stop in microseconds."""
+        return {
+            "targets": len(self.outcomes),
+            "changed": sum(outcome.changed for outcome in self.outcomes),
+            "failed": sum(outcome.error is not None for outcome in self.outcomes),
+            "max_stop_us": max([outcome.stop_us for outcome in self.outcomes], default=0),
+        }
+
+
+Step = Callable[[Process, Outcome], None]
+Tell = Callable[[Any], None]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One thing to be done to processes: those that `finder` finds (if any), and those that have the patch.
+
+    `goal` is the state that `step` leads to; with `pretend` it only finds out whether it would. `undo`: what takes back
+    a step that did not end. `timeout`: seconds to wait for another run at the same process, and to try again after a
+    death.
+    """
+
+    patch_id: str
+    selection: Selection
+    step: Step
+    goal: str
+    pretend: bool
+    timeout: float
+    finder: ObjectFinder | None = None
+    undo: Step | None = None
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """Told by the child before it changes a process: the outcome as it stands then."""
+
+    outcome: Outcome
+
+
+def run(operation: Operation) -> Report:
+    """Carry out an operation. Raises LivepatchError when it cannot even be known which processes are meant."""
+    outcomes, unreadable = [], 0
+    for pid in missing_pids(operation.selection):
+        error = LivepatchError("process_gone", "there is no process %d" % pid)
+        outcomes.append(Outcome(pid, 0, "", error=error.as_dict()))
+    operation = replace(operation, selection=replace(operation.selection, never=os.getpid()))
+    done: set[tuple[int, int]] = set()
+    while True:
+        told, death = _told(operation, done)
+        begun = [thing.outcome for thing in told if isinstance(thing, _Begun)]
+        ended = [thing for thing in told if isinstance(thing, Outcome)]
+        unreadable = sum(isinstance(thing, LivepatchError) for thing in told)
+        outcomes += ended
+        done.update((outcome.pid, outcome.start_time) for outcome in ended)
+        if death is None:
+            return Report(outcomes, unreadable)
+        left = [outcome for outcome in begun if (outcome.pid, outcome.start_time) not in done]
+        if not left:
+            raise LivepatchError("internal", "%s, while it looked for processes" % _death(death), "Run the task again.")
+        outcomes.append(_after_death(operation, left[-1], death))
+        done.add((left[-1].pid, left[-1].start_time))
+
+
+def _told(operation: Operation, done: set[tuple[int, int]]) -> tuple[list[Any], Watched | None]:
+    """What came of all processes that are not yet done, and how the child died that worked on them, if it did."""
+    if operation.pretend:
+        told: list[Any] = []
+        _work(operation, done, told.append)
+        return told, None
+    result = watched(lambda tell: _work(operation, done, tell))
+    return result.told, result if result.died else None
+
+
+def _work(operation: Operation, done: set[tuple[int, int]], tell: Tell) -> None:
+    """Tell the outcome of each process, and of each that may not be looked at the error."""
+    for process in selected(operation.selection):
+        if (process.pid, process.start_time) in done:
+            continue
+        outcome = Outcome(process.pid, process.start_time, "")
+        try:
+            if not _is_meant(operation, process, outcome):
+                continue
+        except LivepatchError as error:
+            if error.code == "process_gone" or not operation.selection.pids:
+                if error.code == "not_permitted":
+                    tell(error)
+                continue
+            outcome.error = error.as_dict()
+        if not outcome.error:
+            _one(operation, process, outcome, tell)
+        tell(outcome)
+
+
+def _is_meant(operation: Operation, process: Process, outcome: Outcome) -> bool:
+    """Whether to work on this process.
+
+    Raises LivepatchError build_id_mismatch where it is named and lacks the object.
+    """
+    mappings = process.maps()
+    if mappings and shares_parents_memory(process):
+        if operation.selection.pids:
+            raise LivepatchError(
+                "function_busy", "%s shares its memory with its parent (vfork): only that can be patched" % process
+            )
+        return False
+    first = operation.finder.find(process, mappings) if operation.finder else None
+    if first:
+        outcome.object, outcome.build_id = first[0].path, first[1]
+    # Another object's patch may have the same id: a process is loaded into for its object, not for the name.
+    loading = operation.finder is not None and operation.goal == LOADED
+    if first or (not loading and has_patch(mappings, operation.patch_id)):
+        return True
+    if operation.goal == ABSENT and mappings and left_open(process, operation.patch_id):
+        return True
+    if operation.selection.pids and mappings:
+        if operation.goal == ACTIVE:
+            raise missing_patch(operation.patch_id, str(process))
+        if operation.finder:
+            raise LivepatchError(
+                "build_id_mismatch", "%s does not map the object of patch %s" % (process, operation.patch_id)
+            )
+    return False
+
+
+def has_patch(mappings: list[Mapping], patch_id: str) -> bool:
+    """True when something of a patch is mapped."""
+    return any(mapping.path == file_name(patch_id) for mapping in mappings)
+
+
+def _one(operation: Operation, process: Process, outcome: Outcome, tell: Tell) -> None:
+    try:
+        outcome.exe = exe_of(process)
+        outcome.threads = len(process.threads())
+        if operation.pretend:
+            _step(operation, process, outcome)
+        else:
+            with exclusive(process, operation.timeout):
+                _step(operation, process, outcome, tell)
+    except LivepatchError as error:
+        outcome.error = error.as_dict()
+        if isinstance(error, SwitchFailed):
+            outcome.attempts, outcome.stop_us = error.attempts, error.stop_us
+    except OSError as error:
+        code = "process_gone" if process.has_exited() else "internal"
+        outcome.error = LivepatchError(code, "%s: %s" % (process, error)).as_dict()
+    if outcome.error:
+        outcome.changed = False
+        _look_again(process, operation.patch_id, outcome)
+
+
+def _step(operation: Operation, process: Process, outcome: Outcome, tell: Tell | None = None) -> None:
+    _look(process, operation.patch_id, outcome)
+    outcome.before = outcome.state
+    if tell:
+        tell(_Begun(outcome))
+    operation.step(process, outcome)
+    reasons = _look(process, operation.patch_id, outcome)
+    if operation.pretend:
+        outcome.state = operation.goal if outcome.changed else outcome.state
+    elif operation.finder and reasons:
+        raise LivepatchError(
+            "memory_mismatch",
+            "patch %s in %s is not as it must be: %s" % (operation.patch_id, process, "; ".join(reasons)),
+            "Deactivate and unload the patch there, and load it again; restart the process if that fails, too.",
+        )
+
+
+def _after_death(operation: Operation, begun: Outcome, death: Watched) -> Outcome:
+    """The outcome for a process at which the child died: tried again until the timeout, then taken back."""
+    end = time.monotonic() + operation.timeout
+    deaths = [death]
+    try:
+        with Process(begun.pid) as process:
+            if process.start_time != begun.start_time:
+                raise LivepatchError("process_gone", "process %d has exited" % begun.pid)
+            while True:
+                result = _watched_one(operation, process, begun)
+                if not result.died:
+                    outcome: Outcome = result.told[-1]
+                    outcome.before = begun.before
+                    outcome.changed = outcome.error is None and outcome.state != begun.before
+                    outcome.attempts += len(deaths)
+                    return outcome
+                deaths.append(result)
+                if time.monotonic() > end or sum(not one.late for one in deaths) > _MOST_DEATHS:
+                    break
+            if operation.undo:
+                _watched_one(replace(operation, step=operation.undo), process, begun)
+            _look_again(process, operation.patch_id, begun)
+            code = "stop_budget_exceeded" if deaths[-1].late else "internal"
+            message = "%s at %s, %d times; the patch is %s there" % (
+                _death(deaths[-1]),
+                process,
+                len(deaths),
+                begun.state if begun.verified else "in between, and the same task can be run again",
+            )
+            raise LivepatchError(code, message)
+    except LivepatchError as error:
+        return replace(begun, error=error.as_dict(), attempts=len(deaths))
+
+
+def _watched_one(operation: Operation, process: Process, begun: Outcome) -> Watched:
+    def work(tell: Tell) -> None:
+        outcome = replace(begun)
+        _one(operation, process, outcome, lambda _thing: None)
+        tell(outcome)
+
+    return watched(work)
+
+
+def _death(death: Watched) -> str:
+    """How a child died, in words."""
+    if death.late:
+        return "the part of the tool that holds threads came to a halt past its time, and was killed for it"
+    return "the part of the tool that does the work was killed (signal %d)" % death.signal
+
+
+def _look(process: Process, patch_id: str, outcome: Outcome) -> tuple[str, ...]:
+    """Note what the process says of the patch; what is not as it must be, in words."""
+    mappings = process.maps()
+    regions = find_regions(process.memory, mappings)
+    region = find_region(regions, patch_id)
+    if region is None:
+        outcome.state, outcome.verified = ABSENT, True
+        return ()
+    first = [mapping for mapping in mappings if mapping.start == region.object_start]
+    objects = [found for mapping in first for found in [object_at(process.memory, mappings, mapping)] if found]
+    verified = verify(process, region, objects, Layers(process.memory, regions))
+    outcome.state, outcome.verified = verified.state, verified.verified
+    outcome.object, outcome.build_id = region.object_path, str(region.patch["build_id"])
+    return verified.reasons
+
+
+def _look_again(process: Process, patch_id: str, outcome: Outcome) -> None:
+    """After a failure: what is there now, as far as it can still be seen."""
+    try:
+        _look(process, patch_id, outcome)
+    except (LivepatchError, OSError):
+        outcome.state, outcome.verified = ABSENT, False
