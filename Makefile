@@ -18,7 +18,7 @@ SCRIPTS := .ci/run tests/fleet tests/testbed/host-init $(wildcard tools/* demo/r
 LINTS := ruff ruff-format mypy shellcheck changelog ansible-lint docs-lint
 TESTS := $(LINTS) units sanity units-by-ansible-test galaxy-import testbed integration fleet-rollout test-demo test-redis
 
-.PHONY: help test demo lint bench ready clean $(TESTS)
+.PHONY: help test demo lint bench deaths ready clean $(TESTS)
 
 help: ## say what there is
 	@echo "cgl.livepatch: what you can make"
@@ -57,6 +57,9 @@ docs-lint: ready
 
 units: ready ## the unit tests
 	$(STEP) --tests $@ python -m pytest -n 2 tests/unit
+
+deaths: ready ## the tool killed, or halted, at every single point at which it touches a program (10 minutes)
+	$(STEP) --tests $@ env LIVEPATCH_DEATHS=all python -m pytest -n 2 tests/unit/engine/test_deaths.py
 
 sanity: ready ## ansible-test sanity, nothing ignored
 	$(STEP) --tests $@ tools/ansible-test sanity --color no

@@ -30,6 +30,8 @@ from .verify import verify
 
 # How often a child may be killed, for another reason than being late, at one process before that is given up.
 _MOST_DEATHS = 3
+# How long a process runs after a child was late at it, before it is tried again: ten times the hold, seconds.
+_REST = 1.0
 ABSENT, LOADED, ACTIVE = "absent", "loaded", "active"
 
 
@@ -241,6 +243,8 @@ def _after_death(operation: Operation, begun: Outcome, death: Watched) -> Outcom
             if process.start_time != begun.start_time:
                 raise LivepatchError("process_gone", "process %d has exited" % begun.pid)
             while True:
+                if deaths[-1].late:
+                    time.sleep(max(0.0, min(_REST, end - time.monotonic())))
                 result = _watched_one(operation, process, begun)
                 if not result.died:
                     outcome: Outcome = result.told[-1]

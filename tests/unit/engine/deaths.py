@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any, Callable, Iterator
 
 from patching import Running, compile_program, shared
+from snapshots import descriptors
 
 from module_utils._engine.run_operation import Report
 from module_utils._ptrace import ptrace_requests
 
+CLIENTS = 4
 SERVER = r"""
 #include <arpa/inet.h>
 #include <pthread.h>
@@ -78,7 +80,7 @@ int main(int count, char **words) {
         getsockname(listener, (void *)&at, &size);
         pthread_create(&thread, 0, tick, 0);
     }
-    for (int index = 0; index < 4; index++) pthread_create(&thread, 0, client ? ask : serve, 0);
+    for (int index = 0; index < CLIENTS; index++) pthread_create(&thread, 0, client ? ask : serve, 0);
     puts("ready");
     while (fgets(line, sizeof line, stdin)) {
         if (client) printf("%ld %ld\n", requests, wrong);
@@ -128,7 +130,7 @@ class Served:
 
 def compile_server(folder: Path) -> Path:
     """The server, which with a port for an argument is its clients."""
-    return compile_program(folder, "server", SERVER, "-Wno-unused-result")
+    return compile_program(folder, "server", SERVER, "-Wno-unused-result", "-DCLIENTS=%d" % CLIENTS)
 
 
 @contextlib.contextmanager
@@ -136,6 +138,8 @@ def served(program: Path) -> Iterator[Served]:
     """A server that runs under load while the block runs."""
     with Running(program) as server, Running(program, server.ask("port")) as clients:
         found = Served(server, clients)
+        while sum(name.startswith("socket:") for name in descriptors(server.pid).values()) < 1 + CLIENTS:
+            time.sleep(0.001)
         assert found.is_serving()
         yield found
 
