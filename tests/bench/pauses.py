@@ -21,7 +21,7 @@ from patching import Running, compile_program, make_patch
 
 from module_utils._engine.activate import Limits
 from module_utils._engine.operations import activate_patch, deactivate_patch, load_patch, unload_patch
-from module_utils._engine.run_operation import Outcome, Report
+from module_utils._engine.outcome import Outcome, Report
 from module_utils._patch.content import Patch
 from module_utils._process.selection import Selection
 

@@ -23,7 +23,7 @@ from .._process.selection import Selection
 from .activate import Limits
 from .facts import gather
 from .operations import activate_patch, deactivate_patch, load_patch, unload_patch
-from .run_operation import Report
+from .outcome import Report
 
 
 def main() -> int:

@@ -17,8 +17,9 @@ from .._process.selection import ObjectFinder, Selection, selected
 from .activate import Limits, Switched, activate, deactivate
 from .choose_switch import BYTE, JUMP
 from .load import clear_remains, load, loaded_before, prepare
+from .outcome import ABSENT, ACTIVE, LOADED, Outcome, Report
 from .region import find_region, find_regions
-from .run_operation import ABSENT, ACTIVE, LOADED, Operation, Outcome, Report, Step, has_patch, run
+from .run_operation import Operation, Step, has_patch, run
 from .unload import unload
 
 # How long loading waits for another run at the same process, and is tried again where it was killed, seconds.

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Callable
 
 from .._errors import LivepatchError
 from .._process.exclusive import exclusive
 from .._process.maps import Mapping
-from .._process.objects import object_at
 from .._process.process import Process
 from .._process.selection import ObjectFinder, Selection, exe_of, missing_pids, selected
 from .._process.shared_memory import shares_parents_memory
@@ -25,57 +24,13 @@ from .._ptrace.watchdog import Watched, watched
 from .layers import Layers
 from .load import left_open
 from .make_switch import SwitchFailed
-from .region import file_name, find_region, find_regions, missing_patch
-from .verify import verify
+from .outcome import ABSENT, ACTIVE, LOADED, Outcome, Report, look, look_again
+from .region import file_name, missing_patch
 
 # How often a child may be killed, for another reason than being late, at one process before that is given up.
 _MOST_DEATHS = 3
 # How long a process runs after a child was late at it, before it is tried again: ten times the hold, seconds.
 _REST = 1.0
-ABSENT, LOADED, ACTIVE = "absent", "loaded", "active"
-
-
-@dataclass
-class Outcome:
-    """What happened to one process. States are absent, loaded, active; times are microseconds.
-
-    `start_time` is clock ticks since boot; `hold_us`: the longest that one thread was held for loading.
-    """
-
-    pid: int
-    start_time: int
-    exe: str
-    object: str = ""
-    build_id: str = ""
-    threads: int = 0
-    before: str = ABSENT
-    state: str = ABSENT
-    changed: bool = False
-    verified: bool = False
-    switch: str = "none"
-    stop_us: int = 0
-    hold_us: int = 0
-    attempts: int = 0
-    error: dict[str, str] | None = None
-
-
-@dataclass(frozen=True)
-class Report:
-    """The outcomes of one operation, and what was found of the host on the way."""
-
-    outcomes: list[Outcome] = field(default_factory=list)
-    unreadable: int = 0
-
-    def summary(self) -> dict[str, int]:
-        """Counts over all outcomes, and the longest stop in microseconds."""
-        return {
-            "targets": len(self.outcomes),
-            "changed": sum(outcome.changed for outcome in self.outcomes),
-            "failed": sum(outcome.error is not None for outcome in self.outcomes),
-            "max_stop_us": max([outcome.stop_us for outcome in self.outcomes], default=0),
-        }
-
-
 Step = Callable[[Process, Outcome], None]
 Tell = Callable[[Any], None]
 
@@ -214,16 +169,16 @@ def _one(operation: Operation, process: Process, outcome: Outcome, tell: Tell) -
         outcome.error = LivepatchError(code, "%s: %s" % (process, error)).as_dict()
     if outcome.error:
         outcome.changed = False
-        _look_again(process, operation.patch_id, outcome)
+        look_again(process, operation.patch_id, outcome)
 
 
 def _step(operation: Operation, process: Process, outcome: Outcome, tell: Tell | None = None) -> None:
-    _look(process, operation.patch_id, outcome)
+    look(process, operation.patch_id, outcome)
     outcome.before = outcome.state
     if tell:
         tell(_Begun(outcome))
     operation.step(process, outcome)
-    reasons = _look(process, operation.patch_id, outcome)
+    reasons = look(process, operation.patch_id, outcome)
     if operation.pretend:
         outcome.state = operation.goal if outcome.changed else outcome.state
     elif operation.finder and reasons:
@@ -257,7 +212,7 @@ def _after_death(operation: Operation, begun: Outcome, death: Watched) -> Outcom
                     break
             if operation.undo:
                 _watched_one(replace(operation, step=operation.undo), process, begun)
-            _look_again(process, operation.patch_id, begun)
+            look_again(process, operation.patch_id, begun)
             code = "stop_budget_exceeded" if deaths[-1].late else "internal"
             message = "%s at %s, %d times; the patch is %s there" % (
                 _death(deaths[-1]),
@@ -284,6 +239,7 @@ def _death(death: Watched) -> str:
     if death.late:
         return "the part of the tool that holds threads came to a halt past its time, and was killed for it"
     return "the part of the tool that does the work was killed (signal %d)" % death.signal
+<<<<<<< HEAD
 
 
 def _look(process: Process, patch_id: str, outcome: Outcome) -> tuple[str, ...]:
@@ -308,3 +264,5 @@ def _look_again(process: Process, patch_id: str, outcome: Outcome) -> None:
         _look(process, patch_id, outcome)
     except (LivepatchError, OSError):
         outcome.state, outcome.verified = ABSENT, False
+=======
+>>>>>>> 1c92fc6 (Outcomes have a file of their own)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from .._engine.run_operation import Outcome
+from .._engine.outcome import Outcome
 
 
 def diff(patch_id: str, outcomes: list[Outcome]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from .._engine.run_operation import Outcome, Report
+from .._engine.outcome import Outcome, Report
 from .._errors import LivepatchError
 from .diff import diff
 from .failure import fail, sentence

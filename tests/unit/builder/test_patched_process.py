@@ -17,7 +17,7 @@ from projects import ASK, project
 
 from module_utils._engine.activate import Limits
 from module_utils._engine.operations import activate_patch, deactivate_patch, load_patch
-from module_utils._engine.run_operation import Report
+from module_utils._engine.outcome import Report
 from module_utils._process.selection import Selection
 
 QUESTIONS = [*range(-3, 12), 99, 100, 101, 4241, -70000, 1 << 33]

@@ -20,7 +20,7 @@ from typing import Any, Callable, Iterator
 from patching import Running, compile_program, shared
 from snapshots import descriptors
 
-from module_utils._engine.run_operation import Report
+from module_utils._engine.outcome import Report
 from module_utils._ptrace import ptrace_requests
 
 CLIENTS = 4

@@ -18,11 +18,12 @@ from snapshots import Snapshot, snapshot, states, tracers
 
 from module_utils._engine.activate import Limits
 from module_utils._engine.operations import activate_patch, deactivate_patch, load_patch, unload_patch
-from module_utils._engine.run_operation import Outcome, Report
+from module_utils._engine.outcome import Outcome, Report
 from module_utils._errors import LivepatchError
 from module_utils._patch.content import Patch
 from module_utils._process.memory import Memory
 from module_utils._process.selection import Selection
+from module_utils._ptrace import stop_all_threads
 
 PROGRAM = r"""
 #include <pthread.h>

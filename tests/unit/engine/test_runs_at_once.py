@@ -20,7 +20,7 @@ from snapshots import snapshot, states, tracers
 
 from module_utils._engine.activate import Limits
 from module_utils._engine.operations import activate_patch, deactivate_patch, load_patch, unload_patch
-from module_utils._engine.run_operation import Report
+from module_utils._engine.outcome import Report
 from module_utils._patch.content import Patch
 from module_utils._process.exclusive import exclusive
 from module_utils._process.process import Process
