@@ -161,7 +161,7 @@ def test_a_thread_that_cannot_be_stopped(tmp_path: Path) -> None:
     """A parent in vfork does not stop: the budget holds, all others run, nobody is traced, a later run succeeds."""
     source = PROGRAM.replace(
         "static void *idle(void *nothing) { for (;;) pause(); }",
-        "static void *idle(void *nothing) { if (!vfork()) { sleep(1); _exit(0); } for (;;) pause(); }",
+        "static void *idle(void *nothing) { if (!vfork()) { sleep(2); _exit(0); } for (;;) pause(); }",
     ).replace("index < 3", "index < 1")
     program = compile_program(tmp_path, "program", source, "-w")
     patch = make_patch(tmp_path, program, FIXED, ["first", "second"])
@@ -183,7 +183,7 @@ def test_a_thread_that_cannot_be_stopped(tmp_path: Path) -> None:
         assert running.ask("?") == "3"
         time.sleep(0.02)  # the tracer's thread has ended
         assert tracers(running.pid) == {"0"}
-        outcome = _only(activate_patch("fix", chosen, Limits(max_stop=0.05, timeout=3.0)))
+        outcome = _only(activate_patch("fix", chosen, Limits(max_stop=0.05, timeout=6.0)))
         assert (outcome.error, outcome.state) == (None, "active")
         assert outcome.attempts > 1
         assert running.ask("?") == "300"
