@@ -21,7 +21,6 @@ from .._process.process import Process
 from .._process.selection import ObjectFinder, Selection, exe_of, missing_pids, selected
 from .._process.shared_memory import shares_parents_memory
 from .._ptrace.watchdog import Watched, watched
-from .layers import Layers
 from .load import left_open
 from .make_switch import SwitchFailed
 from .outcome import ABSENT, ACTIVE, LOADED, Outcome, Report, look, look_again
@@ -239,30 +238,3 @@ def _death(death: Watched) -> str:
     if death.late:
         return "the part of the tool that holds threads came to a halt past its time, and was killed for it"
     return "the part of the tool that does the work was killed (signal %d)" % death.signal
-<<<<<<< HEAD
-
-
-def _look(process: Process, patch_id: str, outcome: Outcome) -> tuple[str, ...]:
-    """Note what the process says of the patch; what is not as it must be, in words."""
-    mappings = process.maps()
-    regions = find_regions(process.memory, mappings)
-    region = find_region(regions, patch_id)
-    if region is None:
-        outcome.state, outcome.verified = ABSENT, True
-        return ()
-    first = [mapping for mapping in mappings if mapping.start == region.object_start]
-    objects = [found for mapping in first for found in [object_at(process.memory, mappings, mapping)] if found]
-    verified = verify(process, region, objects, Layers(process.memory, regions))
-    outcome.state, outcome.verified = verified.state, verified.verified
-    outcome.object, outcome.build_id = region.object_path, str(region.patch["build_id"])
-    return verified.reasons
-
-
-def _look_again(process: Process, patch_id: str, outcome: Outcome) -> None:
-    """After a failure: what is there now, as far as it can still be seen."""
-    try:
-        _look(process, patch_id, outcome)
-    except (LivepatchError, OSError):
-        outcome.state, outcome.verified = ABSENT, False
-=======
->>>>>>> 1c92fc6 (Outcomes have a file of their own)
