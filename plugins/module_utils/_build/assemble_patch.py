@@ -12,6 +12,7 @@ from .._elf.object_file import SHF_EXECINSTR, STT_FUNC, STT_IFUNC, STT_NOTYPE
 from .._patch.content import BSS, DATA, RODATA, TEXT, Patch, Relocation, Section, Symbol
 from .._patch.manifest import BoundObject, ChangedValue, ColdCode, Manifest, ReplacedFunction
 from .atoms import Atom
+from .calling_contract import argument_registers
 from .changed_units import ChangedUnits
 from .choose_contents import Included, PatchContents
 from .entry_room import ENTRY_BYTES, branched_into, overwritable
@@ -150,6 +151,7 @@ class PatchAssembly:
             room,
             place.symbol,
             atom.size,
+            argument_registers(self.units, change, atom),
         )
 
     def _cold_code(self) -> tuple[ColdCode, ...]:

@@ -12,9 +12,11 @@ do. The same holds for a changed prototype whose callers are all in the patch. (
 from __future__ import annotations
 
 import os
+import re
 
 from .._elf.object_file import SHT_DYNSYM, read_object_file
 from .._patch.content import TEXT
+from .._patch.manifest import ALL_ARGUMENTS
 from .atoms import Atom, Field, UnitCode
 from .changed_functions import UnitChange
 from .changed_units import ChangedUnits, is_clang
@@ -24,6 +26,8 @@ from .layout_of_types import changed_prototype, words
 from .prove_source import DeployedObject
 from .request import Refusal
 
+# What comes in one register, in the words of the debug information: a pointer, an enumeration, or a size up to 8.
+_SCALAR = re.compile(r".* \*\Z|enum .*\Z|void\Z|(?!struct |union |class |typedef ).* [1248]\Z", re.DOTALL)
 _WITHOUT_REGISTER_KNOWLEDGE = ("-fno-ipa-ra",)
 
 
@@ -66,6 +70,27 @@ def check_prototypes(
         else:
             inside.append(one.atom.name)
     return refusals, inside
+
+
+def argument_registers(units: ChangedUnits, change: UnitChange, atom: Atom) -> int:
+    """In how many integer registers arguments come to a replaced function or to its new code, at most.
+
+    Each number, pointer or enumeration is counted as one, also those that come in vector registers. All of them where
+    that is not known: structures, variadic functions, and copies with other parameters than the source says, which GCC
+    names `NAME.isra` and the like; Clang gives no sign.
+    """
+    before, after = units.debug_info_of(change)
+    prototypes = [info.prototypes.get(atom.name) for info in (before, after)]
+    unit = change.unit
+    if "." in atom.name or (atom.local and is_clang(unit.command.compiler)):
+        return ALL_ARGUMENTS
+    counts = [
+        len(one.parameters)
+        if one is not None and all(_SCALAR.match(word) for word in (*one.parameters, one.returns))
+        else ALL_ARGUMENTS
+        for one in prototypes
+    ]
+    return min(max(counts), ALL_ARGUMENTS)
 
 
 def running_callers(units: ChangedUnits, contents: PatchContents) -> list[str]:

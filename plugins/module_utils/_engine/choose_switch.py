@@ -114,7 +114,7 @@ def _byte(
     function: ReplacedFunction, functions: tuple[ReplacedFunction, ...], entry: int, code: int, places: Places
 ) -> Switch | None:
     first = bytes.fromhex(function.entry)
-    for offset, undo in branch_sites(first):
+    for offset, undo in branch_sites(first, function.arguments):
         # Behind the entry, only where every way in comes from the entry: a loop back to the site is no call.
         behind = offset and offset >= min(function.overwritable, function.size)
         if behind or _is_crowded(function, offset, functions):

@@ -20,6 +20,7 @@ FORMAT = 1
 SECTION = ".livepatch"
 ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 CONSISTENCIES = ("entry", "atomic", "quiescent")
+ALL_ARGUMENTS = 6
 _HEX = re.compile(r"(?:[0-9a-f]{2})*\Z")
 _TOP = 1 << 47
 
@@ -40,7 +41,8 @@ class ReplacedFunction:
     `offset`, `size`: where it is and how many bytes it has; `sha256`: of those bytes; `entry`: the bytes there as hex
     (at most 16, also those behind a shorter function); `overwritable`: how many bytes from the entry on may be
     overwritten as a whole because nothing branches into them (padding behind a short function counts); `symbol`: its
-    new code in the patch, `new_size` bytes long.
+    new code in the patch, `new_size` bytes long; `arguments`: in how many integer registers arguments come in, at most
+    (all six of x86-64 where that is not known: what is written to the others before a branch does not matter).
     """
 
     name: str
@@ -51,6 +53,7 @@ class ReplacedFunction:
     overwritable: int
     symbol: str
     new_size: int
+    arguments: int = ALL_ARGUMENTS
 
 
 @dataclass(frozen=True)
@@ -208,6 +211,8 @@ def _check(manifest: Manifest) -> None:
             raise _corrupt("the entry bytes of %s are not hex of 1 to 16 bytes" % function.name)
         if len(function.sha256) != 64 or not _HEX.match(function.sha256) or not function.size:
             raise _corrupt("the digest or size of %s is not one" % function.name)
+        if function.arguments > ALL_ARGUMENTS:
+            raise _corrupt("the number of arguments of %s is not one" % function.name)
         taken.append((function.offset, function.offset + function.size, function.name))
     for value in manifest.data:
         if not _HEX.match(value.old) or not _HEX.match(value.new) or len(value.old) != len(value.new) or not value.old:

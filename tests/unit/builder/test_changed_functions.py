@@ -43,6 +43,29 @@ long answer(long x) { return spin(x) + 1; }
     assert (spin.entry[:6], len(spin.entry)) == ("4889f8", 32)
 
 
+def test_registers_in_which_arguments_come(tmp_path: Path) -> None:
+    """One for each number or pointer; all six where a structure, or who knows what, is passed or returned."""
+    source = """
+enum size { SMALL, LARGE };
+struct pair { long one, two; };
+#define OWN __attribute__((noinline, noipa))
+OWN int none(void) { return 10; }
+OWN long few(const char *text, enum size size, double weight) { return text[0] + size + (long)weight + 10; }
+OWN long nine(int a, int b, int c, int d, int e, int f, int g, int h, int i) { return a+b+c+d+e+f+g+h+i + 10; }
+OWN long whole(struct pair pair) { return pair.one + pair.two + 10; }
+OWN struct pair gives(long one) { struct pair pair = {one, 10}; return pair; }
+OWN long any(int count, ...) { return count + 10; }
+long answer(long x)
+{
+    struct pair pair = gives(x);
+    return none() + few("1", LARGE, 2) + nine(1, 2, 3, 4, 5, 6, 7, 8, 9) + whole(pair) + any(1, 2);
+}
+"""
+    patch = project(tmp_path, {"work.c": source, "main.c": ASK}, {"work.c": source.replace("10", "11")}).patch()
+    found = {function.name: function.arguments for function in patch.manifest.functions}
+    assert found == {"none": 0, "few": 3, "nine": 6, "whole": 6, "gives": 6, "any": 6}
+
+
 def test_statics_of_one_name_go_to_the_right_file(tmp_path: Path) -> None:
     """Each helper refers to the variable `calls` of its own file."""
     case = CASES["two files changed, static names in both"]

@@ -92,6 +92,7 @@ def make_patch(
                 overwritable=overwritable,
                 symbol=name,
                 new_size=new[name][1],
+                arguments=int(str(manifest.get("arguments", 6))),
             )
         )
     references = tuple(
@@ -108,7 +109,8 @@ def make_patch(
         functions=tuple(functions),
         references=references,
     )
-    plain = dataclasses.replace(plain, **{key: value for key, value in manifest.items() if key != "overwritable"})
+    others = {key: value for key, value in manifest.items() if key not in ("overwritable", "arguments")}
+    plain = dataclasses.replace(plain, **others)
     (folder / "manifest.json").write_bytes(plain.to_json())
     patch = folder / (patch_id + ".lpatch")
     run("objcopy", "--add-section", ".livepatch=%s" % (folder / "manifest.json"), str(made), str(patch))

@@ -104,6 +104,16 @@ def test_refused(tmp_path: Path, text: str) -> None:
     assert max(at for at, _undo in branch_sites(code + b"\x90" * 16)) == len(before)
 
 
+def test_registers_without_an_argument(tmp_path: Path) -> None:
+    """Only those behind the arguments' registers, in the order of the calling convention."""
+    order = ("%edi", "%esi", "%edx", "%ecx", "%r8d", "%r9d")
+    for number, register in enumerate(order):
+        code = _assembled(tmp_path, "mov $1, %s" % register)
+        for arguments in range(7):
+            sites = dict(branch_sites(code + bytes(8), arguments))
+            assert sites == ({0: b"", len(code): b""} if arguments <= number else {0: b""})
+
+
 def test_cut_off() -> None:
     """An instruction whose end is not known is no place, and behind the last whole one five bytes must be known."""
     assert list(branch_sites(b"\x55\x48\x89\xe5\x48\x83\xec")) == [(0, b""), (1, b"\x5d")]

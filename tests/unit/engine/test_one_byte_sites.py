@@ -44,6 +44,8 @@ OWN int tests(int x) { if (x == 3) return 5; return helper(x) + 1; }
 OWN int writes(int x, ...) {
     va_list rest; va_start(rest, x); int first = va_arg(rest, int); va_end(rest); return x + first;
 }
+OWN __attribute__((section(".text.far"))) int both(int x, int y) { return x * 3 + y; }
+OWN int immediate(int x) { return both(x, 1); }
 typedef int function(int, ...);
 static function *asked;
 static int old_answers[64];
@@ -65,10 +67,11 @@ static void *calling(void *seed) {
 }
 int main(int count, char **words) {
     static const struct { const char *name; void *code; } all[] = {
-        {"thunk", thunk}, {"pushes", pushes}, {"stack", stack}, {"tests", tests}, {"writes", writes}};
+        {"thunk", thunk}, {"pushes", pushes}, {"stack", stack}, {"tests", tests}, {"writes", writes},
+        {"immediate", immediate}};
     char line[100];
     pthread_t threads[4];
-    for (int at = 0; at < 5; at++) if (!strcmp(all[at].name, words[1])) asked = (function *)all[at].code;
+    for (int at = 0; at < 6; at++) if (!strcmp(all[at].name, words[1])) asked = (function *)all[at].code;
     for (int at = 2; at < count; at++) {
         int32_t far;
         char *site = (char *)asked + atoi(words[at]);
@@ -96,6 +99,7 @@ int NAME(int x, ...) {
     return x * 7 + first + (int)(second * 2) + 1000;
 }
 """
+NEW_OF_ONE = "int NAME(int x) { return x * 7 + 1010; }"
 FLIPS = 4000
 PLAIN, MARKED = "-fcf-protection=none", "-fcf-protection=branch"
 # Function, flags, offsets whose places are taken, offsets that the jump may then have, and the function's first bytes.
@@ -137,7 +141,23 @@ def test_switched_under_calls(
     """Thousands of switches both ways under four threads' calls; verified, and afterwards as it was before."""
     program, patch = _made(tmp_path, name, flags)
     assert patch.manifest.functions[0].entry.startswith(first)
-    with Running(program, name, *map(str, taken)) as running:
+    _switch_often(program, patch, (name, *map(str, taken)), offsets)
+
+
+def test_behind_a_write_to_no_argument(tmp_path: Path) -> None:
+    """What is written to a register in which no argument comes does not matter; where that is not known, it does."""
+    program, unknown = _made(tmp_path, "immediate", PLAIN)
+    assert unknown.manifest.functions[0].entry.startswith("be01000000e9")
+    with Running(program, "immediate") as running:
+        (refused,) = load_patch(unknown, Selection(pids=(running.pid,)), forms=(BYTE,)).outcomes
+        assert refused.error is not None
+        assert refused.error["code"] == "function_too_short"
+    patch = make_patch(tmp_path, program, NEW_OF_ONE.replace("NAME", "immediate"), ["immediate"], arguments=1)
+    _switch_often(program, patch, ("immediate",), {5})
+
+
+def _switch_often(program: Path, patch: Patch, words: tuple[str, ...], offsets: set[int]) -> None:
+    with Running(program, *words) as running:
         meant = Selection(pids=(running.pid,))
         before = snapshot(running.pid)
         _ok(load_patch(patch, meant))

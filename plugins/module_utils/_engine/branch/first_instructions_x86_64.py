@@ -4,10 +4,10 @@
 """Where in a function, besides its entry, a branch may stand: behind first instructions that can be undone.
 
 What may run before the branch: a push (undone by the pop), a move of the stack pointer (by moving it back), what only
-sets flags, and what writes rax, r10, r11 or a register pushed before. None of it touches memory but the function's own
-stack, its data and its thread's (no pointer from a caller, which the new code may want to check first). Nothing an
-argument comes in is written; of rax, which tells a variadic function how many vector registers carry arguments at most,
-the undoing says 8, which is always true (System V ABI AMD64, 3.2.3 and 3.5.7). Flags mean nothing at an entry.
+sets flags, and what writes rax, r10, r11, a register pushed before or one in which no argument comes in. None of it
+touches memory but the function's own stack, its data and its thread's (no pointer from a caller, which the new code may
+want to check first). Of rax, which tells a variadic function how many vector registers carry arguments at most, the
+undoing says 8, which is always true (System V ABI AMD64, 3.2.3 and 3.5.7). Flags mean nothing at an entry.
 Encodings: Intel SDM vol. 2, 2.1 and appendix A. Whatever is not known here for certain is refused.
 """
 
@@ -21,6 +21,7 @@ from .x86_64 import ENDBR64, JUMP_SIZE
 
 _RAX, _RSP = 0, 4
 _SCRATCH = frozenset((_RAX, 10, 11))
+_ARGUMENTS = (7, 6, 2, 1, 8, 9)  # rdi, rsi, rdx, rcx, r8, r9, in their order
 _EIGHT_VECTOR_REGISTERS = b"\xb8\x08\x00\x00\x00"  # mov $8, %eax
 # The operand that an instruction writes.
 _NOTHING, _REGISTER, _OPERAND = "nothing", "register", "operand"
@@ -52,22 +53,22 @@ class _Unknown(Exception):
     """Not an instruction that may run before the branch."""
 
 
-def branch_sites(code: bytes) -> Iterator[tuple[int, bytes]]:
+def branch_sites(code: bytes, arguments: int = len(_ARGUMENTS)) -> Iterator[tuple[int, bytes]]:
     """(offset, undo) of each place where a branch may stand, best first; `undo`: instructions that take back what ran
     before it, to be run first by whoever comes that way.
 
-    `code`: the first bytes of a function. An endbr64 stays in front if it can: a kernel may one day let indirect calls
-    go nowhere else (Linux does not for user programs). Right only where nothing branches to the offset or to in
-    between: that is for the caller to know.
+    `code`: the first bytes of a function, whose arguments come in no more than the first `arguments` integer registers.
+    An endbr64 stays in front if it can: a kernel may one day let indirect calls go nowhere else (Linux does not for
+    user programs). Right only where nothing branches to the offset or to in between: that is for the caller to know.
     """
     if not code.startswith(ENDBR64):
-        yield from _sites_from(code, 0)
+        yield from _sites_from(code, 0, arguments)
         return
-    yield from _sites_from(code, len(ENDBR64))
+    yield from _sites_from(code, len(ENDBR64), arguments)
     yield 0, b""
 
 
-def _sites_from(code: bytes, at: int) -> Iterator[tuple[int, bytes]]:
+def _sites_from(code: bytes, at: int, arguments: int) -> Iterator[tuple[int, bytes]]:
     undo, written = b"", False
     saved: set[int] = set()
     while at + JUMP_SIZE <= len(code):
@@ -77,7 +78,7 @@ def _sites_from(code: bytes, at: int) -> Iterator[tuple[int, bytes]]:
         except (_Unknown, IndexError, struct.error):
             return
         if first.writes is not None and first.writes not in saved:
-            if first.writes not in _SCRATCH:
+            if first.writes not in _SCRATCH.union(_ARGUMENTS[arguments:]):
                 return
             written = written or first.writes == _RAX
         at, undo = at + first.size, first.undo + undo
