@@ -5,7 +5,8 @@
 
 The functions are those of .eh_frame, parts without a beginning (`NAME.cold`) left out; each is asked for by itself, of
 the code that decides in earnest. What branches where, objdump says; jump tables are not looked at here (the builder
-does).
+does). In how many registers arguments come the builder knows of every function that it replaces; here it is known where
+a build of the same code with debug information lies beside the stripped one.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator
+from typing import Any, Iterator
 
 from elftools.elf.elffile import ELFFile
 
@@ -26,7 +27,7 @@ from module_utils._engine.branch.x86_64 import JUMP_BYTE, JUMP_SIZE, one_byte_ju
 from module_utils._engine.choose_switch import BYTE, Places, Switch, choose_switches
 from module_utils._engine.free_space import FreeSpace
 from module_utils._errors import LivepatchError
-from module_utils._patch.manifest import ReplacedFunction
+from module_utils._patch.manifest import ALL_ARGUMENTS, ReplacedFunction
 from module_utils._process.link_map import executable_start
 from module_utils._process.maps import Mapping
 from module_utils._process.objects import MappedObject, mapped_objects
@@ -37,9 +38,11 @@ HEADINGS = [
     "functions",
     "at the entry %",
     "any site %",
+    "arguments known %",
     "the entry's place, where it is not free: what is there",
 ]
 CACHED = Path(__file__).resolve().parents[2] / ".cache/redis/stock"
+BUILT, BUILT_SERVER = CACHED.parent / "built", "*/redis/src/redis-server"
 # A link to redis-check-rdb, which is what the process then maps.
 SERVER = "usr/bin/redis-server"
 OBJECTS = re.compile(r"(redis-check-rdb|libcrypto|libssl|libc|libstdc\+\+|libm|libgpg-error|python[0-9.]*)(?:[-.].*)?$")
@@ -55,6 +58,8 @@ _BRANCH = re.compile(r"^ *[0-9a-f]+:\t(?:\w+ )*(?:j\w+|call|loop\w*|xbegin)(?:,p
 # DW_CFA_advance_loc and its longer forms, DW_CFA_nop: what a function starts with; its parts start with a frame.
 _ADVANCES = (0x00, 0x02, 0x03, 0x04)
 _ROOM = 1 << 16
+_PARAMETERS = ("DW_TAG_formal_parameter", "DW_TAG_unspecified_parameters")
+_TRANSPARENT = ("DW_TAG_typedef", "DW_TAG_const_type", "DW_TAG_volatile_type", "DW_TAG_restrict_type")
 
 
 @dataclass(frozen=True)
@@ -107,13 +112,63 @@ def _frames(data: bytes, address: int) -> Iterator[tuple[int, int]]:
         at += 4 + length
 
 
-def replaced(code: Code, index: int) -> ReplacedFunction:
+def argument_counts(path: Path) -> dict[int, int]:
+    """By link-time address of a function: in how many integer registers arguments come at most (cf. argument_registers
+    of the builder, which reads the same of single units).
+    """
+    found: dict[int, int] = {}
+    with path.open("rb") as stream:
+        for unit in ELFFile(stream).get_dwarf_info().iter_CUs():
+            for die in unit.iter_DIEs():
+                if die.tag == "DW_TAG_subprogram" and "DW_AT_low_pc" in die.attributes:
+                    found[die.attributes["DW_AT_low_pc"].value] = _argument_count(die)
+    return found
+
+
+def _argument_count(function: Any) -> int:
+    known = function
+    while "DW_AT_abstract_origin" in known.attributes or "DW_AT_specification" in known.attributes:
+        origin = "DW_AT_abstract_origin" if "DW_AT_abstract_origin" in known.attributes else "DW_AT_specification"
+        known = known.get_DIE_from_attribute(origin)
+    parameters = [child for child in known.iter_children() if child.tag in _PARAMETERS]
+    scalar = all(child.tag == _PARAMETERS[0] and _is_scalar(child) for child in parameters) and _is_scalar(known)
+    return min(len(parameters), ALL_ARGUMENTS) if scalar else ALL_ARGUMENTS
+
+
+def _is_scalar(die: Any) -> bool:
+    """True for a declaration whose type comes in one register, or is void."""
+    while "DW_AT_type" in die.attributes:
+        die = die.get_DIE_from_attribute("DW_AT_type")
+        if die.tag not in _TRANSPARENT:
+            break
+    else:
+        return True
+    size = die.attributes.get("DW_AT_byte_size")
+    base = (
+        die.tag in ("DW_TAG_base_type", "DW_TAG_enumeration_type") and size is not None and size.value in (1, 2, 4, 8)
+    )
+    return base or die.tag == "DW_TAG_pointer_type"
+
+
+def with_debug_information(code: Code) -> Path | None:
+    """A build of the same code with debug information among those that the tests have made, if there is one."""
+    for path in sorted(BUILT.glob(BUILT_SERVER)) if BUILT.is_dir() else []:
+        with path.open("rb") as stream:
+            text = ELFFile(stream).get_section_by_name(".text")
+            if text is not None and (text["sh_addr"], text.data()) == (code.start, code.text):
+                return path
+    return None
+
+
+def replaced(code: Code, index: int, arguments: dict[int, int]) -> ReplacedFunction:
     """A function of the object as a patch would name it."""
     start, size = code.functions[index]
     at = bisect.bisect_right(code.targets, start)
     inside = code.targets[at] - start if at < len(code.targets) else size
     entry = code.text[start - code.start : start - code.start + 16]
-    return ReplacedFunction("f", start, size, "", entry.hex(), min(size, inside), "f", 0)
+    return ReplacedFunction(
+        "f", start, size, "", entry.hex(), min(size, inside), "f", 0, arguments.get(start, ALL_ARGUMENTS)
+    )
 
 
 def share(name: str, found: MappedObject, mappings: list[Mapping], executable_end: int) -> list[str]:
@@ -122,16 +177,19 @@ def share(name: str, found: MappedObject, mappings: list[Mapping], executable_en
     space = FreeSpace(mappings, executable_end)
     base = space.near(found, _ROOM, False)
     space.take(base, base + _ROOM)
-    at_entry = anywhere = 0
+    debug = with_debug_information(code)
+    known = argument_counts(debug) if debug else {}
+    at_entry = anywhere = informed = 0
     why: Counter[str] = Counter()
     left: Counter[str] = Counter()
     for index in range(len(code.functions)):
-        function = replaced(code, index)
+        function = replaced(code, index, {})
         switch = _switch(function, base, found.bias, space)
         anywhere += switch is not None
+        informed += _switch(replaced(code, index, known), base, found.bias, space) is not None
         entry = bytes.fromhex(function.entry)
-        places = [found.bias + function.offset + JUMP_SIZE + far for _new, far in one_byte_jumps(entry)]
-        plain = len(places) == 1 and Places(space).take(places[0], JUMP_SIZE)
+        places = [found.bias + function.offset + len(new) + far for new, far in one_byte_jumps(entry)]
+        plain = len(places) < 3 and any(Places(space).take(place, JUMP_SIZE) for place in places)
         at_entry += plain
         if not plain:
             why[_in_the_way(entry, places, mappings, found)] += 1
@@ -139,7 +197,8 @@ def share(name: str, found: MappedObject, mappings: list[Mapping], executable_en
             left[_in_the_way(entry, places, mappings, found)] += 1
     total = len(code.functions)
     reasons = ["%s %d, %d stay" % (reason, count, left[reason]) for reason, count in why.most_common()]
-    return [name, str(total), *("%.1f" % (100 * one / total) for one in (at_entry, anywhere)), "; ".join(reasons)]
+    shares = ["%.1f" % (100 * one / total) for one in (at_entry, anywhere, informed)]
+    return [name, str(total), *shares[:2], shares[2] if known else "-", "; ".join(reasons)]
 
 
 def _switch(function: ReplacedFunction, code: int, bias: int, space: FreeSpace) -> Switch | None:
@@ -154,7 +213,7 @@ def _in_the_way(entry: bytes, places: list[int], mappings: list[Mapping], own: M
         return "a jump itself"
     if not places:
         return "too near the end"
-    (place,) = places
+    place = places[0]
     if not 0x10000 <= place < 1 << 47:
         return "no address"
     for mapping in mappings:

@@ -107,7 +107,7 @@ class Places:
 def _is_crowded(function: ReplacedFunction, offset: int, functions: tuple[ReplacedFunction, ...]) -> bool:
     """True when another of the functions starts within a jump at `offset`, whose bytes must stay as they are."""
     start = function.offset + offset
-    return any(start < other.offset < start + branch.JUMP_SIZE for other in functions)
+    return any(start < other.offset < start + branch.LONGEST_JUMP for other in functions)
 
 
 def _byte(
@@ -121,7 +121,7 @@ def _byte(
             continue
         site, rest = entry + offset, first[offset:]
         for new, displacement in branch.one_byte_jumps(rest):
-            place = site + branch.JUMP_SIZE + displacement
+            place = site + len(new) + displacement
             way = undo + branch.branch(place + len(undo), code)
             if places.take(place, len(way)):
                 return Switch(function, BYTE, site, rest[: len(new)], new, code, place, way)

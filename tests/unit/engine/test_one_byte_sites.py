@@ -102,18 +102,20 @@ int NAME(int x, ...) {
 NEW_OF_ONE = "int NAME(int x) { return x * 7 + 1010; }"
 FLIPS = 4000
 PLAIN, MARKED = "-fcf-protection=none", "-fcf-protection=branch"
-# Function, flags, offsets whose places are taken, offsets that the jump may then have, and the function's first bytes.
+# Function, flags, offsets of bytes that would name a place which is taken, offsets that the jump may then have, with
+# its prefix, and the first bytes of the function.
 SHAPES = [
     pytest.param("thunk", PLAIN, (), {0}, "e9", id="a-jump-itself"),
     pytest.param("thunk", MARKED, (), {4}, "f30f1efa", id="a-jump-behind-endbr64"),
     pytest.param("stack", MARKED, (), {4}, "f30f1efa", id="endbr64"),
-    pytest.param("stack", MARKED, (4,), {8}, "f30f1efa", id="sub-behind-endbr64"),
-    pytest.param("stack", PLAIN, (0,), {4}, "4883ec", id="sub"),
-    pytest.param("pushes", PLAIN, (0,), {1, 2}, "", id="one-push"),
-    pytest.param("pushes", PLAIN, (0, 1, 2), {3, 4, 5, 6}, "", id="pushes-and-moves"),
-    pytest.param("pushes", PLAIN + " -fno-omit-frame-pointer", (0, 1), {4}, "554889e5", id="frame-pointer"),
+    pytest.param("stack", MARKED, (4, 5), {8}, "f30f1efa", id="sub-behind-endbr64"),
+    pytest.param("stack", PLAIN, (0, 1), {4}, "4883ec", id="sub"),
+    pytest.param("stack", PLAIN, (0,), {0}, "4883ec", id="behind-a-rex-prefix"),
+    pytest.param("pushes", PLAIN, (0, 1), {1, 2}, "", id="one-push"),
+    pytest.param("pushes", PLAIN, (0, 1, 2, 3), {3, 4, 5, 6}, "", id="pushes-and-moves"),
+    pytest.param("pushes", PLAIN + " -fno-omit-frame-pointer", (0, 1, 2), {4}, "554889e5", id="frame-pointer"),
     pytest.param("tests", PLAIN, (0,), {3}, "83ff03", id="compare"),
-    pytest.param("writes", PLAIN, (0,), {5}, "488d4424", id="writes-rax"),
+    pytest.param("writes", PLAIN, (0, 1), {5}, "488d4424", id="writes-rax"),
 ]
 
 
@@ -189,7 +191,7 @@ def _switch_often(program: Path, patch: Patch, words: tuple[str, ...], offsets: 
 def test_no_place_behind_which_something_branches(tmp_path: Path) -> None:
     """A loop back to a place is no call: where the builder saw one, a byte there is refused."""
     program, patch = _made(tmp_path, "stack", PLAIN, overwritable=4)
-    with Running(program, "stack", "0") as running:
+    with Running(program, "stack", "0", "1") as running:
         (refused,) = load_patch(patch, Selection(pids=(running.pid,)), forms=(BYTE,)).outcomes
         assert refused.error is not None
         assert refused.error["code"] == "function_too_short"

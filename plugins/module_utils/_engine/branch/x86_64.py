@@ -10,6 +10,8 @@ from typing import Iterator
 
 JUMP_BYTE = b"\xe9"
 JUMP_SIZE = 5
+# A jump may have a REX prefix, which means nothing to it (Intel SDM vol. 2, 2.2.1.7 and JMP: near, 64 bits by itself).
+LONGEST_JUMP = 6
 ENDBR64 = b"\xf3\x0f\x1e\xfa"
 
 
@@ -36,10 +38,11 @@ def slot_branch(at: int, slot: int) -> bytes:
 
 
 def one_byte_jumps(code: bytes) -> Iterator[tuple[bytes, int]]:
-    """(the first five bytes of `code` as a jump, its displacement) for each jump that differs from them in one byte.
+    """(the first five or six bytes of `code` as a jump, its displacement) for each jump one byte away from them.
 
-    The first byte becomes a jump's and the four behind it stay (instruction punning, Chamith et al., PLDI 2017); where
-    it is a jump's already, the highest byte of the displacement changes: 255 jumps, the shortest first.
+    The first byte becomes a jump's and the four behind it stay (instruction punning, Chamith et al., PLDI 2017), or,
+    where the first is a REX prefix, the second and the four behind that; where it is a jump's already, the highest byte
+    of the displacement changes: 255 jumps, the shortest first.
     """
     old = code[:JUMP_SIZE]
     if len(old) < JUMP_SIZE:
@@ -47,5 +50,7 @@ def one_byte_jumps(code: bytes) -> Iterator[tuple[bytes, int]]:
     jumps = [JUMP_BYTE + old[1:]]
     if old in jumps:
         jumps = [old[:-1] + bytes((top,)) for top in range(256) if top != old[-1]]
-    pairs: list[tuple[bytes, int]] = [(new, struct.unpack("<i", new[1:])[0]) for new in jumps]
+    elif old[0] & 0xF0 == 0x40 and old[1:2] != JUMP_BYTE and len(code) >= LONGEST_JUMP:
+        jumps.append(old[:1] + JUMP_BYTE + code[2:LONGEST_JUMP])
+    pairs: list[tuple[bytes, int]] = [(new, struct.unpack("<i", new[-4:])[0]) for new in jumps]
     yield from sorted(pairs, key=lambda pair: abs(pair[1]))
