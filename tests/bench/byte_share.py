@@ -6,7 +6,7 @@
 The functions are those of .eh_frame, parts without a beginning (`NAME.cold`) left out; each is asked for by itself, of
 the code that decides in earnest. What branches where, objdump says; jump tables are not looked at here (the builder
 does). In how many registers arguments come the builder knows of every function that it replaces; here it is known where
-a build of the same code with debug information lies beside the stripped one.
+the debug information is installed, or a build of the same code with it lies beside the stripped one.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ HEADINGS = [
     "the entry's place, where it is not free: what is there",
 ]
 CACHED = Path(__file__).resolve().parents[2] / ".cache/redis/stock"
+DEBUG = Path("/usr/lib/debug/.build-id")
 BUILT, BUILT_SERVER = CACHED.parent / "built", "*/redis/src/redis-server"
 # A link to redis-check-rdb, which is what the process then maps.
 SERVER = "usr/bin/redis-server"
@@ -119,7 +120,7 @@ def argument_counts(path: Path) -> dict[int, int]:
     found: dict[int, int] = {}
     with path.open("rb") as stream:
         for unit in ELFFile(stream).get_dwarf_info().iter_CUs():
-            for die in unit.iter_DIEs():
+            for die in unit.get_top_DIE().iter_children():
                 if die.tag == "DW_TAG_subprogram" and "DW_AT_low_pc" in die.attributes:
                     found[die.attributes["DW_AT_low_pc"].value] = _argument_count(die)
     return found
@@ -150,8 +151,11 @@ def _is_scalar(die: Any) -> bool:
     return base or die.tag == "DW_TAG_pointer_type"
 
 
-def with_debug_information(code: Code) -> Path | None:
-    """A build of the same code with debug information among those that the tests have made, if there is one."""
+def with_debug_information(code: Code, build_id: str) -> Path | None:
+    """The object's debug information, installed or among what the tests have built, if there is any."""
+    installed = DEBUG / build_id[:2] / (build_id[2:] + ".debug")
+    if installed.exists():
+        return installed
     for path in sorted(BUILT.glob(BUILT_SERVER)) if BUILT.is_dir() else []:
         with path.open("rb") as stream:
             text = ELFFile(stream).get_section_by_name(".text")
@@ -177,7 +181,7 @@ def share(name: str, found: MappedObject, mappings: list[Mapping], executable_en
     space = FreeSpace(mappings, executable_end)
     base = space.near(found, _ROOM, False)
     space.take(base, base + _ROOM)
-    debug = with_debug_information(code)
+    debug = with_debug_information(code, found.build_id)
     known = argument_counts(debug) if debug else {}
     at_entry = anywhere = informed = 0
     why: Counter[str] = Counter()
