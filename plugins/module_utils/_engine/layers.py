@@ -59,7 +59,12 @@ class Layers:
         return max([region.mutable.order for region in self.regions], default=0) + 1
 
     def top(self, place: tuple[bool, int]) -> str:
-        """The id of the patch whose bytes are at a place; PROGRAM, FOREIGN, or GONE where nothing is mapped."""
+        """The id of the patch whose bytes are at a place; PROGRAM, FOREIGN, or GONE where nothing is mapped.
+
+        Where no whole region has a site, that is the program's own: a region is taken out once nothing leads into it.
+        """
+        if place not in self._sites:
+            return PROGRAM
         if place not in self._tops:
             self._tops[place] = self._look(list(self._sites[place].values()), self._candidates(place))
         return self._tops[place]
