@@ -24,6 +24,8 @@ from module_utils._engine.outcome import Report
 from module_utils._ptrace import ptrace_requests
 
 CLIENTS = 4
+# How long a tool that is halted stands still, seconds.
+HALT = 4
 SERVER = r"""
 #include <arpa/inet.h>
 #include <pthread.h>
@@ -168,8 +170,8 @@ class Tool:
             self._run(work)
 
     def ended(self) -> str:
-        """How it ended: "killed", "done", or what went wrong. One that was halted goes on after two seconds."""
-        halted_until = time.monotonic() + 2
+        """How it ended: "killed", "done", or what went wrong. One that was halted goes on after HALT seconds."""
+        halted_until = time.monotonic() + HALT
         while True:
             pid, status = os.waitpid(self._pid, os.WNOHANG)
             if pid:
