@@ -4,7 +4,7 @@
 // A program of many threads that each wake up at fixed times and note how late they were: the worst pause of any thread,
 // seen from inside. Each beat also calls beat_value(), which a patch can replace.
 //
-// heartbeat THREADS PERIOD_US; on standard input "reset" and "report" (answers: worst lateness in us, median of the
+// heartbeat THREADS PERIOD_US DEPTH (calls on the stack of each thread below the one that waits, 0); on standard input "reset" and "report" (answers: worst lateness in us, median of the
 // threads' worst latenesses in us, beats, new values seen).
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -33,9 +33,8 @@ static long now(void)
     return time.tv_sec * 1000000000L + time.tv_nsec;
 }
 
-static void *run(void *argument)
+static void beat(long self)
 {
-    long self = (long)argument;
     long next = now() + period * (self % 97) / 97;
     for (;;) {
         struct timespec until = {next / 1000000000L, next % 1000000000L};
@@ -50,6 +49,24 @@ static void *run(void *argument)
         if (next < now())
             next = now() + period;
     }
+}
+
+static int depth;
+
+__attribute__((noinline, noclone)) static void deeper(long self, int calls)
+{
+    char room[200];
+    __asm__ volatile("" : : "r"(room) : "memory");
+    if (calls)
+        deeper(self, calls - 1);
+    else
+        beat(self);
+    __asm__ volatile("" : : "r"(room) : "memory");
+}
+
+static void *run(void *argument)
+{
+    deeper((long)argument, depth);
     return NULL;
 }
 
@@ -63,6 +80,7 @@ int main(int count, char **words)
 {
     int threads = count > 1 ? atoi(words[1]) : 1;
     period = (count > 2 ? atol(words[2]) : 1000) * 1000;
+    depth = count > 3 ? atoi(words[3]) : 0;
     pthread_attr_t attributes;
     pthread_attr_init(&attributes);
     pthread_attr_setstacksize(&attributes, 64 << 10);

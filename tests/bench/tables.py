@@ -1,7 +1,10 @@
 # Copyright (c) 2026 cgl.livepatch contributors
 # GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Prints the tables of the benchmark: `make bench`, or tests/bench/run [ROUNDS]."""
+"""Prints the benchmark's tables: all, or those named.
+
+tables.py [ROUNDS] [NAME...]
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,19 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Callable
 
 import byte_share
+import calls
 import module_run
+import patch_size
 import pauses
+import processes
+
+Table = tuple[str, list[str], list[list[str]]]
 
 
-def table(title: str, headings: list[str], rows: list[list[str]]) -> str:
+def text(title: str, headings: list[str], rows: list[list[str]]) -> str:
     """A table with aligned columns, as Markdown reads it too."""
     widths = [max(len(row[index]) for row in [headings, *rows]) for index in range(len(headings))]
     lines = [" | ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in [headings, *rows]]
@@ -23,21 +32,63 @@ def table(title: str, headings: list[str], rows: list[list[str]]) -> str:
     return "\n%s\n\n| %s |\n|-%s-|\n%s\n" % (title, lines[0], rule, "\n".join("| %s |" % line for line in lines[1:]))
 
 
+def _pauses(folder: Path, rounds: int) -> list[Table]:
+    title = "Pauses of a program's threads, microseconds: medians of %d rounds" % rounds
+    return [(title, pauses.HEADINGS, pauses.measure(folder, rounds, pauses.IDLE))]
+
+
+def _harder(folder: Path, rounds: int) -> list[Table]:
+    title = "The same under harder circumstances: %d rounds" % max(3, rounds // 3)
+    return [(title, pauses.HEADINGS, pauses.measure(folder, max(3, rounds // 3), pauses.HARDER))]
+
+
+def _patch_size(folder: Path, rounds: int) -> list[Table]:
+    title = "The stop as the patch grows, 16 threads: medians of %d rounds" % rounds
+    return [(title, patch_size.HEADINGS, patch_size.measure(folder, rounds))]
+
+
+def _processes(folder: Path, rounds: int) -> list[Table]:
+    many, facts = processes.measure(folder, max(3, rounds // 3))
+    title = "One task on all processes of a shared library, wall time: medians of %d rounds" % max(3, rounds // 3)
+    return [(title, processes.HEADINGS, many), ("Facts of such a host", processes.FACTS_HEADINGS, facts)]
+
+
+def _calls(folder: Path, rounds: int) -> list[Table]:
+    return [("A call: medians of %d rounds" % rounds, calls.HEADINGS, calls.measure(folder, rounds))]
+
+
+def _module_run(folder: Path, _rounds: int) -> list[Table]:
+    title = "One module run on a host, a program with 6000 functions"
+    return [(title, module_run.HEADINGS, module_run.measure(folder))]
+
+
+def _byte_share(folder: Path, _rounds: int) -> list[Table]:
+    return [("Functions that can be switched by one byte", byte_share.HEADINGS, byte_share.measure(folder))]
+
+
+TABLES: dict[str, Callable[[Path, int], list[Table]]] = {
+    "pauses": _pauses,
+    "harder": _harder,
+    "patch-size": _patch_size,
+    "processes": _processes,
+    "calls": _calls,
+    "module-run": _module_run,
+    "byte-share": _byte_share,
+}
+
+
 def main() -> None:
-    """Measure and print; ROUNDS (10) rounds each."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 10
-    with tempfile.TemporaryDirectory() as folder:
-        rows = pauses.measure(Path(folder), rounds)
-        runs = module_run.measure(Path(folder))
-        shares = byte_share.measure(Path(folder))
-    title = "Pauses of a program's threads, microseconds: medians of %d rounds; %d processors, Linux %s" % (
-        rounds,
-        os.cpu_count() or 0,
-        os.uname().release,
-    )
-    print(table(title, pauses.HEADINGS, rows))
-    print(table("One module run on a host, a program with 6000 functions", module_run.HEADINGS, runs))
-    print(table("Functions that can be switched by one byte", byte_share.HEADINGS, shares))
+    """Measure and print; 10 rounds unless told."""
+    words = sys.argv[1:]
+    rounds = int(words.pop(0)) if words and words[0].isdigit() else 10
+    for name in words:
+        if name not in TABLES:
+            sys.exit("there is no table %s; there are %s" % (name, ", ".join(TABLES)))
+    print("%d processors, Linux %s" % (os.cpu_count() or 0, os.uname().release))
+    for name in words or TABLES:
+        with tempfile.TemporaryDirectory() as folder:
+            for table in TABLES[name](Path(folder), rounds):
+                print(text(*table), flush=True)
 
 
 if __name__ == "__main__":

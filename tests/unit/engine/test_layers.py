@@ -99,7 +99,8 @@ class Model:
         """Every state that can be reached, with the shortest way to it from nothing active."""
         found: dict[tuple[str, ...], list[tuple[str, str]]] = {(): []}
         todo: list[tuple[str, ...]] = [()]
-        for state in todo:
+        while todo:
+            state = todo.pop(0)
             for act in self.acts():
                 _error, after = self.step(state, *act)
                 if after not in found:
