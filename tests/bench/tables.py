@@ -16,6 +16,7 @@ from typing import Callable
 
 import byte_share
 import calls
+import latency
 import module_run
 import patch_size
 import pauses
@@ -57,6 +58,12 @@ def _calls(folder: Path, rounds: int) -> list[Table]:
     return [("A call: medians of %d rounds" % rounds, calls.HEADINGS, calls.measure(folder, rounds))]
 
 
+def _latency(folder: Path, rounds: int) -> list[Table]:
+    turns = max(3, rounds // 3)
+    title = "Requests of %d clients to redis-server, %g s each: medians of %d rounds"
+    return [(title % (latency.CLIENTS, latency.SECONDS, turns), latency.HEADINGS, latency.measure(folder, turns))]
+
+
 def _module_run(folder: Path, _rounds: int) -> list[Table]:
     title = "One module run on a host, a program with 6000 functions"
     return [(title, module_run.HEADINGS, module_run.measure(folder))]
@@ -72,6 +79,7 @@ TABLES: dict[str, Callable[[Path, int], list[Table]]] = {
     "patch-size": _patch_size,
     "processes": _processes,
     "calls": _calls,
+    "latency": _latency,
     "module-run": _module_run,
     "byte-share": _byte_share,
 }

@@ -1,0 +1,99 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the clients of a loaded, stock redis-server notice while it is patched: latencies, beside a run without it.
+
+The server and the fix are those of the redis proof, which fetches and builds them where that was not done yet.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from patching import compile_program
+
+REDIS = Path(__file__).resolve().parents[1] / "redis"
+sys.path.append(str(REDIS))
+
+from cache import default_cache  # noqa: E402
+from prepare import Proof, prepare  # noqa: E402
+from server import Server  # noqa: E402
+
+from module_utils._engine.activate import Limits  # noqa: E402
+from module_utils._engine.operations import (  # noqa: E402
+    activate_patch,
+    deactivate_patch,
+    load_patch,
+    unload_patch,
+)
+from module_utils._engine.outcome import Report  # noqa: E402
+from module_utils._patch.reader import read_patch_file  # noqa: E402
+from module_utils._process.selection import Selection  # noqa: E402
+
+ID = "redis-cve-2026-25243"
+CLIENTS, SECONDS = 16, 3.0
+WAYS = {"nothing": None, "entry": Limits(consistency="entry"), "atomic": Limits(consistency="atomic")}
+HEADINGS = ["meanwhile", "requests", "p50, us", "p99, us", "p99.9, us", "max, us"]
+
+
+def measure(folder: Path, rounds: int) -> list[list[str]]:
+    """A row for nothing, and for a patch loaded, activated, deactivated and unloaded with each consistency: medians."""
+    proof = prepare(default_cache())
+    patch = read_patch_file(_build(folder, proof))
+    requests = compile_program(folder, "requests", (Path(__file__).parent / "requests.c").read_text())
+    found: dict[str, list[list[int]]] = {way: [] for way in WAYS}
+    with Server(proof.deployed, str(folder)) as server:
+        meant = Selection(pids=(server.pid,))
+        for _round in range(rounds):
+            for way, limits in WAYS.items():
+                command = [str(requests), str(server.port), str(CLIENTS), str(SECONDS)]
+                load = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+                time.sleep(SECONDS / 5)
+                if limits:
+                    _done(load_patch(patch, meant))
+                    time.sleep(SECONDS / 5)
+                    _done(activate_patch(ID, meant, limits))
+                    time.sleep(SECONDS / 5)
+                    _done(deactivate_patch(ID, meant, limits))
+                    _done(unload_patch(ID, meant, 10))
+                said = load.communicate()[0]
+                if load.returncode:
+                    raise RuntimeError("a request failed while the server was patched (%s)" % way)
+                found[way].append([int(float(word)) for word in said.split()])
+    return [[way, *("%d" % statistics.median(column) for column in zip(*figures))] for way, figures in found.items()]
+
+
+def _build(folder: Path, proof: Proof) -> str:
+    """The patch file for the fix, made by the module as a playbook would."""
+    arguments = {
+        "name": ID,
+        "version": "1",
+        "source": proof.source,
+        "diff": [proof.fix],
+        "strip": 1,
+        "build_command": proof.build_command,
+        "environment": proof.environment,
+        "artifact": proof.artifact,
+        "target": proof.deployed,
+        "consistency": "entry",
+        "dest": "%s/" % folder,
+    }
+    command = [sys.executable, "-m", "ansible_collections.cgl.livepatch.plugins.modules.livepatch_build"]
+    done = subprocess.run(
+        command, input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}), stdout=subprocess.PIPE, text=True
+    )
+    result = json.loads(done.stdout)
+    if result.get("failed"):
+        raise RuntimeError(result["msg"])
+    return str(result["patch"]["path"])
+
+
+def _done(report: Report) -> None:
+    for outcome in report.outcomes:
+        if outcome.error:
+            raise RuntimeError(outcome.error["message"])
