@@ -18,7 +18,7 @@ SCRIPTS := .ci/run tests/fleet tests/testbed/host-init $(wildcard tools/* demo/r
 LINTS := ruff ruff-format mypy shellcheck changelog ansible-lint docs-lint
 TESTS := $(LINTS) units sanity units-by-ansible-test galaxy-import testbed integration fleet-rollout test-demo test-redis
 
-.PHONY: help test demo lint bench deaths ready clean $(TESTS)
+.PHONY: help test demo lint bench figures deaths ready clean $(TESTS)
 
 help: ## say what there is
 	@echo "cgl.livepatch: what you can make"
@@ -86,6 +86,10 @@ test-demo: ready ## the demonstration: that it is true, and leaves nothing, inte
 test-redis: ready ## the proof on Debian's own redis-server (as root)
 	@tools/runnable tests/redis/run
 	$(STEP) --tests $@ tests/redis/run
+
+figures: ready ## the same, and write it down in docs/figures.md
+	@tools/runnable tests/bench/run
+	@tests/bench/run --docs
 
 bench: ready ## how long a program stands still, beside the least possible
 	@tools/runnable tests/bench/run

@@ -102,11 +102,11 @@ HEADINGS = [
     "seen: byte",
     "seen: stop",
     "seen: floor",
-    "stop/floor",
+    "stop/floor, seen",
     "stop worst",
     "stop median",
     "floor median",
-    "stop/floor",
+    "stop/floor, said",
     "load hold",
 ]
 

@@ -1,9 +1,9 @@
 # Copyright (c) 2026 cgl.livepatch contributors
 # GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Prints the benchmark's tables: all, or those named.
+"""Prints the benchmark's tables: all, or those named; with --docs they go into docs/figures.md, with pictures.
 
-tables.py [ROUNDS] [NAME...]
+tables.py [--docs] [ROUNDS] [NAME...]
 """
 
 from __future__ import annotations
@@ -21,7 +21,16 @@ import module_run
 import patch_size
 import pauses
 import processes
+from chart import chart
 
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+INTRODUCTION = """# Figures
+
+What patching costs the programs that are patched. `make bench` prints these tables on your machine; the ones here are
+what one machine said, a small virtual one whose own noise is in the column "nothing". Pauses are the worst lateness of
+any thread's beat, as the program itself saw it: with nothing done to it, switched by one byte, with every thread
+stopped, and by the floor, a C program that only stops the threads and lets them go.
+"""
 Table = tuple[str, list[str], list[list[str]]]
 
 
@@ -88,15 +97,30 @@ TABLES: dict[str, Callable[[Path, int], list[Table]]] = {
 def main() -> None:
     """Measure and print; 10 rounds unless told."""
     words = sys.argv[1:]
+    to_docs = words[:1] == ["--docs"]
+    words = words[to_docs:]
     rounds = int(words.pop(0)) if words and words[0].isdigit() else 10
     for name in words:
         if name not in TABLES:
             sys.exit("there is no table %s; there are %s" % (name, ", ".join(TABLES)))
-    print("%d processors, Linux %s" % (os.cpu_count() or 0, os.uname().release))
+    said = ["Measured by `make figures` on %d processors, Linux %s." % (os.cpu_count() or 0, os.uname().release)]
+    print(said[0])
     for name in words or TABLES:
         with tempfile.TemporaryDirectory() as folder:
             for table in TABLES[name](Path(folder), rounds):
-                print(text(*table), flush=True)
+                said.append(text(*table).replace("\n", "\n## ", 1) if to_docs else text(*table))
+                print(said[-1], flush=True)
+                if to_docs and table[1] is pauses.HEADINGS:
+                    (DOCS / ("figures-%s.svg" % name)).write_text(_picture(*table))
+                    said.append("\n![The same as a picture](figures-%s.svg)\n" % name)
+    if to_docs:
+        (DOCS / "figures.md").write_text(INTRODUCTION + "\n" + "\n".join(said))
+
+
+def _picture(title: str, headings: list[str], rows: list[list[str]]) -> str:
+    seen = [index for index, heading in enumerate(headings) if heading.startswith("seen: ")]
+    ways = [headings[index].partition(": ")[2] for index in seen]
+    return chart(title, ways, [(row[0], [float(row[index]) for index in seen]) for row in rows])
 
 
 if __name__ == "__main__":
