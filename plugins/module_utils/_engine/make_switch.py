@@ -122,14 +122,23 @@ def _attempt(
 
 
 def _write_all(memory: Memory, writes: list[Write]) -> None:
-    """Make all writes, or none: what was done is put back when one fails, however it fails."""
+    """Make all writes, or none: what was done is put back when one fails, however it fails.
+
+    Raises LivepatchError memory_mismatch where that fails, too, with another remedy than its usual one.
+    """
     done: list[Write] = []
     try:
         for write in writes:
             done.append(write)
             memory.write(write.address, write.new)
-    except BaseException:
-        put_back(memory, [(write.address, write.new, write.old) for write in done])
+    except BaseException as error:
+        stuck = put_back(memory, [(write.address, write.new, write.old) for write in done])
+        if stuck:
+            raise LivepatchError(
+                "memory_mismatch",
+                "%s; and what was written at %s could not be taken back" % (error, ", ".join(map(hex, stuck))),
+                "Run the same task, or its opposite, again; restart the process if that fails, too.",
+            ) from error
         raise
 
 

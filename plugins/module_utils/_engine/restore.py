@@ -5,19 +5,30 @@
 
 from __future__ import annotations
 
-import contextlib
-
 from .._errors import LivepatchError
 from .._process.memory import Memory
 
 
-def put_back(memory: Memory, changes: list[tuple[int, bytes, bytes]]) -> None:
-    """Undo changes (address, new, old), also half of one; what has other bytes by now is left alone.
+def put_back(memory: Memory, changes: list[tuple[int, bytes, bytes]]) -> list[int]:
+    """Undo changes (address, new, old), also half of one; the addresses of those that could not be undone.
 
-    Errors end nothing.
+    What has other bytes by now is left alone; what is not mapped any more, or whose process is gone, needs nothing.
+    Raises nothing.
     """
+    failed = []
     for address, new, old in reversed(changes):
-        with contextlib.suppress(OSError, LivepatchError):
+        try:
             now = memory.read(address, len(new))
-            if now != old and all(byte in pair for byte, pair in zip(now, zip(new, old))):
-                memory.write(address, old)
+        except (OSError, LivepatchError):
+            continue
+        if now == old:
+            continue
+        try:
+            if not all(byte in pair for byte, pair in zip(now, zip(new, old))):
+                raise OSError
+            memory.write(address, old)
+        except OSError:
+            failed.append(address)
+        except LivepatchError as error:
+            failed += [address] if error.code != "process_gone" else []
+    return failed

@@ -230,6 +230,36 @@ def test_interrupted_by_the_user(made: tuple[Path, Patch], monkeypatch: pytest.M
         assert running.ask("?") == "3"
 
 
+def test_what_cannot_be_put_back_is_said(made: tuple[Path, Patch], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second write of a switch fails, and so does taking back the first: the error says where; a next run mends."""
+    program, patch = made
+    write = Memory.write
+    count = shared(1)
+
+    def failing(memory: Memory, address: int, data: bytes) -> None:
+        # 1 is the note in the header, 2 the first function, 3 the second; 4 takes back the first.
+        count[0] += 1
+        if count[0] in (3, 4):
+            raise LivepatchError("not_permitted", "the kernel refuses to write")
+        write(memory, address, data)
+
+    with Running(program) as running:
+        chosen = Selection(pids=(running.pid,))
+        load_patch(patch, chosen)
+        before = snapshot(running.pid)
+        monkeypatch.setattr(Memory, "write", failing)
+        outcome = _only(activate_patch("fix", chosen, Limits(max_stop=1.0, timeout=0.0)))
+        monkeypatch.undo()
+        assert outcome.error is not None
+        assert outcome.error["code"] == "memory_mismatch"
+        assert "could not be taken back" in outcome.error["message"]
+        assert "again" in outcome.error["remedy"]
+        assert running.ask("?") in ("102", "201")
+        assert _only(deactivate_patch("fix", chosen, Limits(max_stop=1.0, timeout=1.0))).error is None
+        assert _same(snapshot(running.pid), before)
+        assert running.ask("?") == "3"
+
+
 def test_the_process_exits_midway(made: tuple[Path, Patch], monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed while it is being loaded or switched, at each write: process_gone, and no harm to the tool."""
     program, patch = made
