@@ -9,30 +9,53 @@ import errno
 
 from .._errors import LivepatchError
 from .._process.process import Process
-from .ptrace_requests import PTRACE_O_SUSPEND_SECCOMP, PTRACE_O_TRACESYSGOOD, seize
+from .ptrace_requests import seize, suspend_seccomp
 
 _PF_EXITING, _PF_IO_WORKER, _PF_KTHREAD = 0x4, 0x10, 0x200000
 
 
-def seize_thread(process: Process, tid: int, past_seccomp: bool = False) -> bool:
+def seize_thread(process: Process, tid: int) -> bool:
     """Seize one thread, stopping nobody; False when it runs no code of the program (it exits, or serves io_uring).
 
-    `past_seccomp`: system calls made for us are not judged by the thread's seccomp filters (needs CAP_SYS_ADMIN).
     Raises LivepatchError already_traced, not_permitted or process_gone.
     """
     try:
-        seize(tid, PTRACE_O_TRACESYSGOOD | (PTRACE_O_SUSPEND_SECCOMP if past_seccomp else 0))
+        seize(tid)
     except OSError as error:
         if runs_no_code(process, tid):
             return False
-        if past_seccomp and error.errno in (errno.EPERM, errno.EINVAL) and not _tracer(process, tid):
+        raise _explain(process, tid, error) from None
+    return True
+
+
+def let_past_seccomp(process: Process, tid: int) -> bool:
+    """From now on a stopped thread's calls are not judged by its seccomp filters; True when it has any.
+
+    Only now that it is stopped: before that it would make calls of its own past them. Asked for without filters, too:
+    another thread may give this one some at any time (SECCOMP_FILTER_FLAG_TSYNC). Raises LivepatchError not_permitted.
+    """
+    try:
+        suspend_seccomp(tid, True)
+    except OSError as error:
+        if error.errno in (errno.EPERM, errno.EINVAL):
+            if not is_confined(process, tid):
+                return False
             raise LivepatchError(
                 "not_permitted",
                 "%s confines itself with seccomp filters, and they may not be suspended here" % process,
-                "Run the task as root with CAP_SYS_ADMIN (PTRACE_O_SUSPEND_SECCOMP needs it).",
+                "Run the task as root of the host, not in a container nor under a filter of its own "
+                "(PTRACE_O_SUSPEND_SECCOMP needs CAP_SYS_ADMIN there).",
             ) from None
         raise _explain(process, tid, error) from None
-    return True
+    return is_confined(process, tid)
+
+
+def is_confined(process: Process, tid: int) -> bool:
+    """True when seccomp judges this thread's system calls: each thread may have filters of its own (seccomp(2))."""
+    try:
+        return process.status("Seccomp", "task/%d/" % tid) not in ("", "0")
+    except LivepatchError:
+        return False
 
 
 def _thread_file(process: Process, tid: int, name: str) -> str:

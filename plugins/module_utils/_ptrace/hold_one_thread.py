@@ -19,7 +19,7 @@ from .wait import child_signals_held, wait_until
 from .watchdog import arm, disarm
 
 # How long one thread may be held at most, seconds (it takes some 100 us), and how often we look whether it has stopped.
-_LONGEST_HOLD, _LOOK = 0.1, 0.02
+LONGEST_HOLD, _LOOK = 0.1, 0.02
 
 
 class HeldThread:
@@ -56,7 +56,7 @@ class HeldThread:
     def _wait(self, deadline: float) -> int | None:
         """Its next wait status, None when there is none by `deadline`. It is not held yet, but may be any moment."""
         while True:
-            arm(_LONGEST_HOLD)
+            arm(LONGEST_HOLD)
             status = wait_until(self.tid, min(deadline, time.monotonic() + _LOOK))
             if status is not None or time.monotonic() >= deadline:
                 return status
@@ -69,16 +69,14 @@ class HeldThread:
 
 
 @contextlib.contextmanager
-def held_thread(
-    process: Process, tid: int, timeout: float, plainly: bool = False, past_seccomp: bool = False
-) -> Iterator[HeldThread | None]:
+def held_thread(process: Process, tid: int, timeout: float, plainly: bool = False) -> Iterator[HeldThread | None]:
     """One thread stopped while the block runs; None when it exited or could not be stopped within `timeout` seconds.
 
     Inside as_tracer(). Raises LivepatchError already_traced, not_permitted or process_gone.
     """
     with child_signals_held(), real_time():
-        arm(_LONGEST_HOLD)
-        if not seize_thread(process, tid, past_seccomp):
+        arm(LONGEST_HOLD)
+        if not seize_thread(process, tid):
             disarm()
             yield None
             return

@@ -6,12 +6,18 @@
 No code of the program is run: a stopped thread may hold any lock. The thread enters the kernel at a `syscall; ret` that
 the program has anyway. Before that, a signal frame with everything the thread was lies below its stack's red zone, and
 the return address points to the C library's rt_sigreturn: if nobody is there when the call returns, the thread goes
-through that frame back to where it was, signal mask, floating point and vector state included.
+through that frame back to where it was, signal mask, floating point and vector state included. The call it enters is
+that very rt_sigreturn, which becomes another one only in the stop at its entry: if nobody is there then, it is made.
+
+A thread's seccomp filters are suspended while it is held, and judge again if we die. All of them that let the program
+take signals allow rt_sigreturn. There remains the instant from the stop at the entry until the thread has woken up and
+passed them: who dies in it may leave a call to a filter that kills for it. The kernel has no way around this.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from dataclasses import dataclass
@@ -21,8 +27,8 @@ from .._errors import LivepatchError
 from .._process.maps import Mapping, mapping_at
 from .._process.process import Process
 from . import x86_64 as arch
-from .attach import thread_state
-from .hold_one_thread import HeldThread, held_thread
+from .attach import is_confined, let_past_seccomp, thread_state
+from .hold_one_thread import LONGEST_HOLD, HeldThread, held_thread
 from .ptrace_requests import (
     NT_PRSTATUS,
     RegisterBuffer,
@@ -37,8 +43,10 @@ from .ptrace_requests import (
     set_register_set,
     set_signal_mask,
     signal_of,
+    suspend_seccomp,
 )
 from .wait import wait_until
+from .watchdog import arm, disarm
 
 # Room that must be free on the stack below the frame, bytes: none of it is used, it only tells a real stack from a
 # scrap.
@@ -91,9 +99,11 @@ class InjectedCalls:
         self._thread = thread
         self._gadgets = gadgets
         self._stack = stack
+        self._confined = let_past_seccomp(thread.process, thread.tid)
         self._mask = get_signal_mask(thread.tid)
         self._entered = False
         self._stop_again = 0
+        self._patience = _CALL_TIME
         xstate = get_register_set(thread.tid, arch.NT_XSTATE, RegisterBuffer(_MOST_XSTATE))
         frame = arch.return_frame(stack, gadgets.restorer, thread.registers, self._mask, xstate, xstate_size)
         thread.process.memory.write(stack, frame)
@@ -104,16 +114,17 @@ class InjectedCalls:
         Raises LivepatchError process_gone.
         """
         tid = self._thread.tid
+        before, gadget, stack = self._thread.registers, self._gadgets.call, self._stack
         try:
-            registers = arch.call_registers(
-                self._thread.registers, self._gadgets.call, self._stack, arch.SYSCALLS[name], arguments
-            )
-            set_register_set(tid, NT_PRSTATUS, registers)
+            set_register_set(tid, NT_PRSTATUS, arch.entry_registers(before, gadget, stack))
             if not self._entered:
                 self._entered = True
                 set_signal_mask(tid, _ALL_SIGNALS)
             self._run_to_syscall_stop()
-            self._run_to_syscall_stop()
+            with self._nobody_may_die():
+                registers = arch.call_registers(before, gadget, stack, arch.SYSCALLS[name], arguments)
+                set_register_set(tid, NT_PRSTATUS, registers)
+                self._run_to_syscall_stop()
             registers = get_register_set(tid, NT_PRSTATUS, RegisterBuffer(arch.REGISTER_BYTES))
         except (OSError, ChildProcessError):
             raise self._gone() from None
@@ -133,6 +144,7 @@ class InjectedCalls:
         tid = self._thread.tid
         try:
             set_signal_mask(tid, self._mask)
+            suspend_seccomp(tid, False)
             interrupt(tid)
             resume(tid)
             while not is_event_stop(self._wait()):
@@ -142,6 +154,20 @@ class InjectedCalls:
             raise self._gone() from None
         if self._stop_again:
             os.kill(self._thread.process.pid, self._stop_again)
+
+    @contextlib.contextmanager
+    def _nobody_may_die(self) -> Iterator[None]:
+        """Here our death may be that of a confined program: then rather be late than be killed for it."""
+        if not self._confined:
+            yield
+            return
+        disarm()
+        self._patience = math.inf
+        try:
+            yield
+        finally:
+            self._patience = _CALL_TIME
+            arm(LONGEST_HOLD)
 
     def _run_to_syscall_stop(self) -> None:
         while True:
@@ -153,7 +179,7 @@ class InjectedCalls:
                 self._stop_again = signal_of(status)  # only SIGSTOP cannot be blocked: it is sent again at the end
 
     def _wait(self) -> int:
-        status = wait_until(self._thread.tid, time.monotonic() + _CALL_TIME)
+        status = wait_until(self._thread.tid, time.monotonic() + self._patience)
         if status is None:
             raise LivepatchError(
                 "internal",
@@ -178,8 +204,7 @@ def injected_calls(process: Process) -> Iterator[InjectedCalls]:
     xstate_size = arch.own_xstate_size()
     mappings = process.maps()  # anew: the search took its time, and stacks come and go
     for tid in _callers(process, mappings):
-        past_seccomp = _is_confined(process, tid)
-        with held_thread(process, tid, timeout=1.0, plainly=True, past_seccomp=past_seccomp) as thread:
+        with held_thread(process, tid, timeout=1.0, plainly=True) as thread:
             stack = _frame_place(mappings, thread.registers, xstate_size) if thread else 0
             if thread is None or not stack or _may_not_leave(thread):
                 continue
@@ -232,18 +257,10 @@ def _frame_place(mappings: list[Mapping], registers: bytes, xstate_size: int) ->
     return frame_place(mappings, stack_pointer, xstate_size)
 
 
-def _is_confined(process: Process, tid: int) -> bool:
-    """True when seccomp judges this thread's system calls: each thread may have filters of its own (seccomp(2))."""
-    try:
-        return process.status("Seccomp", "task/%d/" % tid) not in ("", "0")
-    except LivepatchError:
-        return False
-
-
 def _callers(process: Process, mappings: list[Mapping]) -> list[int]:
     """Threads to ask, sleeping ones first: to them a moment's hold means least (proc_pid_syscall(5)).
 
-    Last those in uninterruptible sleep, which do not stop.
+    Last those in uninterruptible sleep, which do not stop. Before all that: those that no seccomp filter confines.
     """
     asleep: list[int] = []
     others: list[int] = []
@@ -256,4 +273,4 @@ def _callers(process: Process, mappings: list[Mapping]) -> list[int]:
         sleeps = len(fields) == 9 and bool(frame_place(mappings, int(fields[7], 16), 4096))
         chosen = last if thread_state(process, tid) == "D" else asleep if sleeps else others
         chosen.append(tid)
-    return asleep + others + last
+    return sorted(asleep + others + last, key=lambda tid: is_confined(process, tid))

@@ -25,6 +25,7 @@ from .python_ptrace import (
 )
 
 PTRACE_CONT = 7
+PTRACE_SETOPTIONS = 0x4200
 PTRACE_SEIZE, PTRACE_INTERRUPT = 0x4206, 0x4207
 PTRACE_GETSIGMASK, PTRACE_SETSIGMASK = 0x420A, 0x420B
 PTRACE_GET_RSEQ_CONFIGURATION, _RSEQ_CONFIGURATION_BYTES = 0x420F, 24
@@ -34,9 +35,17 @@ WALL = 0x40000000
 NT_PRSTATUS = 1
 
 
-def seize(tid: int, options: int = PTRACE_O_TRACESYSGOOD) -> None:
-    """Become the tracer of a thread without stopping it. Raises OSError (EPERM, ESRCH, EINVAL)."""
-    _call(PTRACE_SEIZE, tid, 0, options)
+def seize(tid: int) -> None:
+    """Become the tracer of a thread without stopping it. Raises OSError (EPERM, ESRCH)."""
+    _call(PTRACE_SEIZE, tid, 0, PTRACE_O_TRACESYSGOOD)
+
+
+def suspend_seccomp(tid: int, suspended: bool) -> None:
+    """Whether a stopped thread's seccomp filters judge its system calls, until it is let go.
+
+    Raises OSError EPERM (without CAP_SYS_ADMIN, or under a filter ourselves), EINVAL (CONFIG_CHECKPOINT_RESTORE).
+    """
+    _call(PTRACE_SETOPTIONS, tid, 0, PTRACE_O_TRACESYSGOOD | (PTRACE_O_SUSPEND_SECCOMP if suspended else 0))
 
 
 def interrupt(tid: int) -> None:

@@ -23,6 +23,7 @@ PC_AT, SP_AT, RESULT_AT, CALL_AT, THREAD_AT = (
 )
 
 SYSCALLS = {"mmap": 9, "munmap": 11, "close": 3, "memfd_create": 319}
+_SIGNAL_RETURN_CALL = 15
 # The red zone: a leaf function's data may lie this far below the stack pointer (System V ABI AMD64, 3.2.2).
 RED_ZONE = 128
 NT_XSTATE = 0x202
@@ -96,16 +97,23 @@ def set_registers(registers: bytes, **values: int) -> bytes:
     return bytes(changed)
 
 
-def call_registers(registers: bytes, gadget: int, stack: int, number: int, arguments: tuple[int, ...]) -> bytes:
-    """Registers that make system call `number` at `gadget` (syscall; ret) with its return address at `stack`."""
-    names = ("rdi", "rsi", "rdx", "r10", "r8", "r9")
+def entry_registers(registers: bytes, gadget: int, stack: int) -> bytes:
+    """Registers that make rt_sigreturn at `gadget` (syscall; ret) through the frame at `stack`."""
     # orig_rax = -1: the kernel must not take this for an interrupted call that it should start again.
+    return set_registers(registers, rip=gadget, rsp=stack + 8, rax=_SIGNAL_RETURN_CALL, orig_rax=-1)
+
+
+def call_registers(registers: bytes, gadget: int, stack: int, number: int, arguments: tuple[int, ...]) -> bytes:
+    """At the entry to a call from `gadget`: registers that make it system call `number`, returning to what `stack`
+    says.
+    """
+    names = ("rdi", "rsi", "rdx", "r10", "r8", "r9")
     return set_registers(
         registers,
-        rip=gadget,
+        rip=gadget + 2,
         rsp=stack,
-        rax=number,
-        orig_rax=-1,
+        rax=-errno.ENOSYS,
+        orig_rax=number,
         **dict(zip(names, arguments + (0,) * (6 - len(arguments)))),
     )
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any, Callable, Iterator
@@ -208,7 +209,8 @@ class Tool:
             self._seen[1] = os.getpid()
             if self._fate == "die":
                 os.kill(watcher, signal.SIGKILL)
-            os.kill(os.getpid(), signal.SIGSTOP if self._fate == "halt" else signal.SIGKILL)
+            # To this very thread: sent to the process, another one may take it while this one goes on for a while.
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP if self._fate == "halt" else signal.SIGKILL)
 
         def touching(primitive: Callable[..., Any]) -> Callable[..., Any]:
             def call(*arguments: Any) -> Any:

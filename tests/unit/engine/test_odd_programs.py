@@ -1,7 +1,7 @@
 # Copyright (c) 2026 cgl.livepatch contributors
 # GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Programs that confine themselves, stand still, are traced, belong to others, or never hold still."""
+"""Programs that stand still, are traced, belong to others, or never hold still."""
 
 from __future__ import annotations
 
@@ -77,67 +77,6 @@ def _there_and_back(patch: Patch, pid: int, forms: tuple[str, ...], consistency:
         assert _only(activate_patch("fix", chosen, limits)).error is None
         assert _only(deactivate_patch("fix", chosen, limits)).error is None
     assert _only(unload_patch("fix", chosen, 5.0)).error is None
-
-
-SECCOMP = r"""
-#include <linux/filter.h>
-#include <linux/seccomp.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
-static void prepare(void) {
-    /* The process is killed for mmap, munmap, memfd_create and close. */
-    struct sock_filter code[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mmap, 4, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_munmap, 3, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_memfd_create, 2, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_close, 1, 0),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
-    };
-    struct sock_fprog filter = {sizeof code / sizeof *code, code};
-    puts("");
-    malloc(1);
-    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-    syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filter);
-}
-"""
-
-
-@pytest.mark.parametrize(("forms", "consistency"), WAYS)
-def test_seccomp_that_kills(tmp_path: Path, forms: tuple[str, ...], consistency: str) -> None:
-    """A filter that kills for the very calls that we make: they are made all the same, and it still stands after us."""
-    program, patch = _made(tmp_path, SECCOMP.replace('    puts("");\n', ""))
-    with Running(program) as running:
-        assert running.ask("?") == "3"
-        before = snapshot(running.pid)
-        _there_and_back(patch, running.pid, forms, consistency)
-        assert snapshot(running.pid) == before
-        assert running.ask("?") == "3"
-        assert "Seccomp:\t2" in Path("/proc/%d/status" % running.pid).read_text()
-
-
-SECCOMP_OF_ONE = (
-    SECCOMP.replace("static void prepare(void) {", "static void *confined(void *nothing) {")
-    .replace('    puts("");\n', "")
-    .replace("0, &filter);\n}", "0, &filter);\n    for (;;) pause();\n}")
-    + """
-static void prepare(void) { pthread_t one; pthread_create(&one, 0, confined, 0); usleep(100000); }
-"""
-)
-
-
-def test_seccomp_of_one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only one thread has a filter that kills for our calls, and it is the one that makes them."""
-    program, patch = _made(tmp_path, SECCOMP_OF_ONE)
-    with Running(program) as running:
-        folder = Path("/proc/%d/task" % running.pid)
-        confined = [int(task.name) for task in folder.iterdir() if "Seccomp:\t2" in (task / "status").read_text()]
-        assert len(confined) == 1
-        assert confined != [running.pid]
-        monkeypatch.setattr(injected_call, "_callers", lambda *_: confined)
-        _there_and_back(patch, running.pid, ("byte", "jump"), "entry")
-        assert running.ask("?") == "3"
 
 
 COROUTINE = r"""
