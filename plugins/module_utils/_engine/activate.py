@@ -70,9 +70,7 @@ def activate(process: Process, patch_id: str, limits: Limits, pretend: bool = Fa
         active.remove(region)
     limits = _with_consistency(region, limits)
     replaced = _check_neighbours(process, active, region)
-    for site in region.sites:
-        if layers.top(place_of(site)) == GONE:
-            raise modified(site, "of %s is not mapped any more" % process)
+    _check_bound(process, layers, region)
     after = [other for other in active if other not in replaced] + [region]
     steps = [_Step(region, ACTIVATING, ACTIVE)] + [_Step(other, DEACTIVATING, LOADED) for other in replaced]
     switched = changes(layers, [region, *replaced], active, after)
@@ -202,6 +200,21 @@ def _with_consistency(region: Region, limits: Limits) -> Limits:
             "Set 'consistency: %s', or leave it out." % needed,
         )
     return replace(limits, consistency=asked)
+
+
+def _check_bound(process: Process, layers: Layers, region: Region) -> None:
+    """Raises LivepatchError object_modified where the object of a region, or what its code uses, is not there."""
+    lacking = layers.lacks(region)
+    if lacking:
+        raise LivepatchError(
+            "object_modified",
+            "patch %s in %s does not fit any more: %s (it was closed, and what lies there now is something else)"
+            % (region.id, process, lacking),
+            "Load the patch again: it is put where its object is now, if that is still mapped.",
+        )
+    for site in region.sites:
+        if layers.top(place_of(site)) == GONE:
+            raise modified(site, "of %s is not mapped any more" % process)
 
 
 def _check_neighbours(process: Process, active: list[Region], region: Region) -> list[Region]:

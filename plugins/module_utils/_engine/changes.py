@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .._errors import LivepatchError
 from .choose_switch import BYTE
+from .image import PAGE
 from .layers import FOREIGN, GONE, Layers, place_of
 from .make_switch import Write
 from .region import Region, Site
@@ -35,6 +36,7 @@ def changes(layers: Layers, concerned: list[Region], before: list[Region] | None
     None when that is not certain. What is not mapped any more is left out. Raises LivepatchError object_modified.
     """
     found = []
+    concerned = [region for region in concerned if region in layers.bound]
     for place in dict.fromkeys(place_of(site) for region in concerned for site in region.sites):
         top, wanted = layers.top(place), layers.shown(place, after)
         if top in (wanted, GONE) or (before is not None and wanted == layers.shown(place, before)):
@@ -42,9 +44,7 @@ def changes(layers: Layers, concerned: list[Region], before: list[Region] | None
         if top == FOREIGN:
             site = next(site for region in concerned for site in region.sites if place_of(site) == place)
             raise modified(site, "has neither its own bytes nor those of a patch")
-        change = _change(layers, top, layers.site(place, top), layers.site(place, wanted))
-        if change is not None:
-            found.append(change)
+        found += _changes(layers, top, layers.site(place, top), layers.site(place, wanted))
     return found
 
 
@@ -62,8 +62,27 @@ def code_left(layers: Layers, switched: list[Change], subject: Region) -> list[t
     return ranges
 
 
+def _changes(layers: Layers, leaves: str, from_site: Site | None, to_site: Site | None) -> list[Change]:
+    """The changes from one site, or the program's own bytes, to another; none where both have the same bytes.
+
+    One, but for sites on two pages, which no write changes at one instant: then by way of the program's own bytes.
+    """
+    if from_site and to_site and _page_changed(from_site) != _page_changed(to_site) and from_site.kind != "data":
+        back = _between(leaves, [from_site], from_site.address, from_site.new, from_site.old)
+        on = _between(leaves, [to_site], to_site.address, to_site.old, to_site.new)
+        return [replace(change, alone=False) for change in (back, on) if change is not None]
+    change = _change(layers, leaves, from_site, to_site)
+    return [] if change is None else [change]
+
+
+def _page_changed(site: Site) -> int:
+    """The page of the bytes in which a site's old and new content differ: choose_switch sees to it that it is one."""
+    first = next((index for index, (one, two) in enumerate(zip(site.old, site.new)) if one != two), 0)
+    return (site.address + first) // PAGE
+
+
 def _change(layers: Layers, leaves: str, from_site: Site | None, to_site: Site | None) -> Change | None:
-    """The change from one site, or the program's own bytes, to another; None where both have the same bytes."""
+    """One change from one site, or the program's own bytes, to another; None where both have the same bytes."""
     sites = [site for site in (to_site, from_site) if site is not None]
     start = min(site.address for site in sites)
     old = layers.memory.read(start, max(site.address + len(site.old) for site in sites) - start)
@@ -72,11 +91,16 @@ def _change(layers: Layers, leaves: str, from_site: Site | None, to_site: Site |
         new[from_site.address - start : from_site.address - start + len(from_site.old)] = from_site.old
     if to_site is not None:
         new[to_site.address - start : to_site.address - start + len(to_site.new)] = to_site.new
+    return _between(leaves, sites, start, old, bytes(new))
+
+
+def _between(leaves: str, sites: list[Site], start: int, old: bytes, new: bytes) -> Change | None:
+    """The change from `old` to `new` bytes at `start`, for these sites; None where both are the same."""
     differ = [index for index, (one, two) in enumerate(zip(old, new)) if one != two]
     if not differ:
         return None
     first, end = differ[0], differ[-1] + 1
-    write = Write(sites[0], start + first, old[first:end], bytes(new[first:end]))
+    write = Write(sites[0], start + first, old[first:end], new[first:end])
     alone = end - first == 1 and len(sites) == 1 and sites[0].kind == BYTE
     forbidden = [
         (site.address + 1, min(site.address + len(site.old), start + end)) for site in sites if site.kind != "data"

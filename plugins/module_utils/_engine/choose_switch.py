@@ -7,6 +7,10 @@ byte: one byte makes a jump of what stands at its entry, or behind first instruc
 stay name the place of a small branch mapped beforehand (a one-byte store is never seen by halves, so nobody has to
 stop). jump: a whole five-byte jump, for which every thread must stop. Byte wherever a place it needs is free, jump for
 the rest.
+
+The bytes of one site change in one page: a write that spans two is two for the kernel, and a tool that is killed may
+die between them. A jump across two pages is made of the bytes in the first; those in the second stay, and name, as they
+do for byte, roughly where the branch must lie that it leads to.
 """
 
 from __future__ import annotations
@@ -27,9 +31,9 @@ BYTE, JUMP = "byte", "jump"
 class Switch:
     """How one function is switched: at `site`, from bytes `old` to `new`, which are a whole jump.
 
-    `form` is BYTE or JUMP. For BYTE only one of these bytes differs; the others are part of the jump all the same, and
-    it leads to `branch`, instructions at `place` that lead on to the new code; else these are empty and 0. All
-    addresses are run-time.
+    `form` is BYTE or JUMP. For BYTE only one of these bytes differs, for JUMP across two pages only those in the first;
+    the others are part of the jump all the same, and it leads to `branch`, instructions at `place` that lead on to the
+    new code; else these are empty and 0. All addresses are run-time.
     """
 
     function: ReplacedFunction
@@ -61,19 +65,27 @@ def choose_switches(
     for function in functions:
         entry, code = bias + function.offset, codes[function.symbol]
         for form in forms:
-            switch = _byte(function, functions, entry, code, places) if form == BYTE else _jump(function, entry, code)
+            if form == BYTE:
+                switch = _byte(function, functions, entry, code, places)
+            else:
+                switch = _jump(function, entry, code, places)
             if switch:
                 found.append(switch)
                 break
         else:
-            raise _too_short(function, (holders or {}).get(entry))
+            raise _too_short(function, entry, (holders or {}).get(entry))
     return found
 
 
-def _too_short(function: ReplacedFunction, holder: str | None) -> LivepatchError:
+def _too_short(function: ReplacedFunction, entry: int, holder: str | None) -> LivepatchError:
     message = (
-        "%s has %d bytes that may be overwritten, a jump takes %d, and the places that its own bytes name are taken"
-        % (function.name, function.overwritable, branch.JUMP_SIZE)
+        "%s has %d bytes that may be overwritten%s, a jump takes %d, and the places that its own bytes name are taken"
+        % (
+            function.name,
+            function.overwritable,
+            " at %#x, across two pages" % entry if entry % PAGE + function.overwritable > PAGE else "",
+            branch.JUMP_SIZE,
+        )
     )
     if holder is None:
         return LivepatchError("function_too_short", message)
@@ -85,7 +97,7 @@ def _too_short(function: ReplacedFunction, holder: str | None) -> LivepatchError
 
 
 class Places:
-    """The places that byte switches name: pages are shared, bytes are not."""
+    """The places that the bytes of functions name: pages are shared, bytes are not."""
 
     def __init__(self, space: FreeSpace) -> None:
         self._space = space
@@ -128,25 +140,31 @@ def _byte(
     return None
 
 
-def _jump(function: ReplacedFunction, entry: int, code: int) -> Switch | None:
+def _jump(function: ReplacedFunction, entry: int, code: int, places: Places) -> Switch | None:
     old = bytes.fromhex(function.entry)
     room = min(len(old), function.overwritable)
     skip = len(branch.ENDBR64) if old.startswith(branch.ENDBR64) and room >= 9 else 0
-    if room < skip + branch.JUMP_SIZE or not branch.reaches(entry + skip, code):
+    site, rest = entry + skip, old[skip : skip + branch.JUMP_SIZE]
+    if room < skip + branch.JUMP_SIZE:
         return None
-    site = entry + skip
-    return Switch(function, JUMP, site, old[skip : skip + branch.JUMP_SIZE], branch.jump(site, code), code)
+    on_first_page = PAGE - site % PAGE
+    if on_first_page >= branch.JUMP_SIZE:
+        return Switch(function, JUMP, site, rest, branch.jump(site, code), code) if branch.reaches(site, code) else None
+    for new, displacement in branch.jumps_by_first_bytes(rest, on_first_page):
+        place = site + branch.JUMP_SIZE + displacement
+        way = branch.branch(place, code)
+        if places.take(place, len(way)):
+            return Switch(function, JUMP, site, rest, new, code, place, way)
+    return None
 
 
 def place_runs(switches: list[Switch]) -> list[tuple[int, bytes]]:
-    """The branches of the byte switches as page runs: (address, content), whole pages, in address order.
+    """The branches that switches lead to as page runs: (address, content), whole pages, in address order.
 
     What is not a branch is int3, so that a stray jump there is noticed.
     """
     content: dict[int, bytearray] = {}
     for switch in switches:
-        if switch.form != BYTE:
-            continue
         for index, byte in enumerate(switch.branch):
             page = switch.place + index & -PAGE
             content.setdefault(page, bytearray(b"\xcc" * PAGE))[switch.place + index - page] = byte

@@ -43,9 +43,9 @@ def gather(wanted: list[str], scan: str) -> dict[str, Any]:
                 continue
             objects = mapped_objects(process.memory, mappings)
             regions = find_regions(process.memory, mappings) if has_patch else []
-            layers = Layers(process.memory, regions)
+            layers = Layers(process.memory, mappings, regions)
             verified = [
-                verify(process, region, objects, layers) for region in regions if not wanted or region.id in wanted
+                verify(process, region, layers, objects) for region in regions if not wanted or region.id in wanted
             ]
             fact = _process(process, objects, layers, verified, disk)
         except LivepatchError as error:

@@ -10,8 +10,10 @@ The headers say what is active and in which order; the bytes say whether that is
 
 from __future__ import annotations
 
+from .._process.maps import Mapping
 from .._process.memory import Memory
 from .._process.process import Process
+from .bindings import lost_use, object_is_there
 from .region import ACTIVATING, ACTIVE, DEACTIVATING, HALF, LOADED, Region, Site, find_regions
 
 # What else than a patch's id may be on top of a place.
@@ -27,24 +29,31 @@ def place_of(site: Site) -> tuple[bool, int]:
 
 
 class Layers:
-    """The patches of one process and what is on top at each place, as it was when it was first asked."""
+    """The patches of one process and what is on top at each place, as it was when it was first asked.
 
-    def __init__(self, memory: Memory, regions: list[Region]) -> None:
+    A patch whose object is not there any more has no place: whatever lies at its addresses now is none of its business.
+    """
+
+    def __init__(self, memory: Memory, mappings: list[Mapping], regions: list[Region]) -> None:
         self.memory = memory
+        self._mappings = mappings
         #: Whole regions in order of activation; those not active first.
         self.regions = [region for region in regions if region.mutable.state not in HALF]
         self.regions.sort(key=lambda region: (region.mutable.order, region.address))
         self._by_id = {region.id: region for region in self.regions}
         self._sites: dict[tuple[bool, int], dict[str, Site]] = {}
         self._tops: dict[tuple[bool, int], str] = {}
-        for region in self.regions:
+        #: Of these regions, those whose objects are there: only these have places.
+        self.bound = [region for region in self.regions if object_is_there(memory, mappings, region)]
+        for region in self.bound:
             for site in region.sites:
                 self._sites.setdefault(place_of(site), {})[region.id] = site
 
     @classmethod
     def of(cls, process: Process) -> Layers:
         """The layers of a process now."""
-        return cls(process.memory, find_regions(process.memory, process.maps()))
+        mappings = process.maps()
+        return cls(process.memory, mappings, find_regions(process.memory, mappings))
 
     def region(self, patch_id: str) -> Region | None:
         """The region of a patch, None when there is none."""
@@ -54,17 +63,24 @@ class Layers:
         """The site that a patch has at a place, None when it has none."""
         return self._sites.get(place, {}).get(patch_id)
 
+    def lacks(self, region: Region) -> str:
+        """What a region was made for and is not there any more, in words; empty when all of it is."""
+        if region not in self.bound:
+            return "its object is not mapped at %#x any more" % region.object_start
+        lost = lost_use(self._mappings, region)
+        return "what its code uses at %#x is not mapped there any more" % lost if lost else ""
+
     def next_order(self) -> int:
         """The order of a patch activated now."""
         return max([region.mutable.order for region in self.regions], default=0) + 1
 
     def top(self, place: tuple[bool, int]) -> str:
-        """The id of the patch whose bytes are at a place; PROGRAM, FOREIGN, or GONE where nothing is mapped.
+        """The id of the patch whose bytes are at a place; PROGRAM, FOREIGN, or GONE where nothing of it is mapped.
 
-        Where no whole region has a site, that is the program's own: a region is taken out once nothing leads into it.
+        GONE also where no whole region has a site: a region is taken out once nothing leads into it.
         """
         if place not in self._sites:
-            return PROGRAM
+            return GONE
         if place not in self._tops:
             self._tops[place] = self._look(list(self._sites[place].values()), self._candidates(place))
         return self._tops[place]
@@ -74,7 +90,7 @@ class Layers:
         top = self.top(place_of(site))
         if top == region.id:
             return ON
-        if top in (PROGRAM, GONE):
+        if top in (PROGRAM, GONE) or region not in self.bound:
             return OFF
         if top == FOREIGN:
             return UNKNOWN

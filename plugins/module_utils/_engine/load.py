@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Iterator
 
 from .._elf.header import PF_X
@@ -15,6 +15,7 @@ from .._patch.content import Patch
 from .._process.link_map import executable_start
 from .._process.objects import MappedObject, find_object, mapped_objects
 from .._process.process import Process
+from .bindings import uses
 from .choose_switch import BYTE, JUMP, Switch, choose_switches, place_runs
 from .free_space import FreeSpace
 from .image import Image
@@ -64,7 +65,7 @@ def prepare(process: Process, patch: Patch, forms: tuple[str, ...] = (BYTE, JUMP
         raise LivepatchError(
             "arch_mismatch", "the patch is for %s, %s runs %s" % (manifest.object.arch, process, target.header.machine)
         )
-    layers = Layers(memory, find_regions(memory, mappings))
+    layers = Layers(memory, mappings, find_regions(memory, mappings))
     for function in manifest.functions:
         if not target.holds(function.offset, max(function.size, len(function.entry) // 2), PF_X):
             raise LivepatchError("patch_corrupt", "the patch places %s outside the code of its object" % function.name)
@@ -76,8 +77,9 @@ def prepare(process: Process, patch: Patch, forms: tuple[str, ...] = (BYTE, JUMP
         if not target.holds(value.offset, len(value.old) // 2, 0):
             raise LivepatchError("patch_corrupt", "the patch places %s outside its object" % value.name)
     addresses = Resolver(process, target, objects).addresses(manifest)
+    used = uses(mappings, [addresses[part.symbol] for part in manifest.references if part.kind == "external"])
     heap_from = _executable_end(process, objects)
-    there = holders(layers.regions)
+    there = holders(layers.bound)
     room = HEADER_SIZE + 2048
     while True:
         image = Image(patch, room)
@@ -87,8 +89,8 @@ def prepare(process: Process, patch: Patch, forms: tuple[str, ...] = (BYTE, JUMP
         codes = {function.symbol: base + image.symbol(function.symbol) for function in manifest.functions}
         switches = choose_switches(manifest.functions, codes, target.bias, space, forms, there)
         content = image.linked(base, addresses)
-        region = _region(patch, target, image, base, content, switches)
-        check_apart(layers.regions, region.sites, str(process))
+        region = replace(_region(patch, target, image, base, content, switches), uses=used)
+        check_apart(layers.bound, region.sites, str(process))
         first = header(base, describe(region), _FRESH) + describe(region)
         if len(first) <= image.room:
             content[: len(first)] = first

@@ -16,6 +16,7 @@ from .._process.process import Process
 from .._process.selection import ObjectFinder, Selection, selected
 from .activate import Limits, Switched, activate, deactivate
 from .choose_switch import BYTE, JUMP
+from .layers import Layers
 from .load import clear_remains, load, loaded_before, prepare
 from .outcome import ABSENT, ACTIVE, LOADED, Outcome, Report
 from .region import find_region, find_regions
@@ -33,7 +34,12 @@ def load_patch(
     manifest = patch.manifest
 
     def step(process: Process, outcome: Outcome) -> None:
-        if loaded_before(process, patch) is None:
+        region = loaded_before(process, patch)
+        # What is loaded for an object that was closed is of no use where that is open again.
+        stray = region is not None and Layers.of(process).lacks(region)
+        if region is None or stray:
+            if stray:
+                unload(process, manifest.id, _LOAD_TIMEOUT, pretend)
             if not pretend:
                 clear_remains(process, manifest.id)
             prepared = prepare(process, patch, forms)

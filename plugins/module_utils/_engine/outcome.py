@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from .._errors import LivepatchError
-from .._process.objects import object_at
 from .._process.process import Process
 from .layers import Layers
 from .region import find_region, find_regions
@@ -66,9 +65,7 @@ def look(process: Process, patch_id: str, outcome: Outcome) -> tuple[str, ...]:
     if region is None:
         outcome.state, outcome.verified = ABSENT, True
         return ()
-    first = [mapping for mapping in mappings if mapping.start == region.object_start]
-    objects = [found for mapping in first for found in [object_at(process.memory, mappings, mapping)] if found]
-    verified = verify(process, region, objects, Layers(process.memory, regions))
+    verified = verify(process, region, Layers(process.memory, mappings, regions))
     outcome.state, outcome.verified = verified.state, verified.verified
     outcome.object, outcome.build_id = region.object_path, str(region.patch["build_id"])
     return verified.reasons

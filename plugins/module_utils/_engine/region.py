@@ -23,7 +23,7 @@ from .._process.maps import Mapping
 from .._process.memory import Memory
 
 MAGIC = b"LIVEPTCH"
-VERSION = 2
+VERSION = 3
 NAME = "livepatch:"
 LOADING, LOADED, ACTIVATING, ACTIVE, DEACTIVATING, UNLOADING = range(1, 7)
 STATE_NAMES = {
@@ -85,7 +85,7 @@ class Region:
 
     `parts`: (start, size, PROT_ bits) of all its mappings. `digests`: (start, size, SHA-256) of what nobody may ever
     write to. `replaced`: (start, end) of the program's own code that the patch replaces: who is there is inside an old
-    function.
+    function. `uses`: (address, what is mapped there) of the other objects that its code leads into.
     """
 
     address: int
@@ -100,6 +100,7 @@ class Region:
     parts: tuple[tuple[int, int, int], ...]
     digests: tuple[tuple[int, int, str], ...]
     replaced: tuple[tuple[int, int], ...] = ()
+    uses: tuple[tuple[int, str], ...] = ()
 
     def code_ranges(self) -> list[tuple[int, int]]:
         """The address ranges [start, end) in which the patch has code: its text and its branches."""
@@ -122,6 +123,7 @@ def describe(region: Region) -> bytes:
         "parts": region.parts,
         "digests": region.digests,
         "replaced": region.replaced,
+        "uses": region.uses,
     }
     return json.dumps(plain, sort_keys=True).encode("ascii")
 
@@ -221,6 +223,7 @@ def _parse(address: int, mutable: Mutable, plain: dict[str, Any]) -> Region:
         parts=tuple((int(start), int(size), int(protection)) for start, size, protection in plain["parts"]),
         digests=tuple((int(start), int(size), str(digest)) for start, size, digest in plain["digests"]),
         replaced=tuple((int(start), int(end)) for start, end in plain["replaced"]),
+        uses=tuple((int(address), str(identity)) for address, identity in plain["uses"]),
     )
     for sizes in (
         [size for _start, size, _protection in region.parts],

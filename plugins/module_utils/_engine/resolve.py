@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Iterator
 
 from .._elf.dynamic import Definition, Slot
+from .._elf.header import PT_DYNAMIC
 from .._errors import LivepatchError
 from .._patch.manifest import Manifest, Reference
 from .._process.link_map import LinkedObject, linked_objects, scope_of, slot_value
@@ -54,7 +55,9 @@ class Resolver:
 
     def _look_up(self, reference: Reference) -> int:
         if self._scope is None:
-            self._scope = scope_of(self._objects(), self._target.bias)
+            self._scope = scope_of(self._objects(), self._dynamic())
+            if self._objects() and all(part.dynamic != self._dynamic() for part in self._scope):
+                raise self._not_found(reference, "the patched object is in no known namespace of the dynamic linker")
         for candidate in self._scope:
             found = candidate.table.look_up(reference.name, reference.version)
             if found is None:
@@ -77,7 +80,7 @@ class Resolver:
 
     def _is_stub(self, owner: LinkedObject, value: int) -> bool:
         """True when a slot leads into the very object it belongs to: then it was not bound yet."""
-        return any(part.bias == owner.table.bias and part.start <= value < part.end for part in self._mapped)
+        return any(part.start <= owner.dynamic < part.end and part.start <= value < part.end for part in self._mapped)
 
     def _slots(self) -> Iterator[tuple[LinkedObject, Slot]]:
         for candidate in self._objects():
@@ -85,9 +88,17 @@ class Resolver:
                 yield candidate, slot
 
     def _objects(self) -> list[LinkedObject]:
+        """The objects of the target's namespace, or of the first one where none is known to have it."""
         if self._linked is None:
-            self._linked = linked_objects(self._process)
+            namespaces = linked_objects(self._process)
+            own = [objects for objects in namespaces if any(part.dynamic == self._dynamic() for part in objects)]
+            self._linked = next(iter(own + namespaces), [])
         return self._linked
+
+    def _dynamic(self) -> int:
+        """The run-time address of the target's dynamic table, 0 when it has none."""
+        segment = self._target.header.first(PT_DYNAMIC)
+        return self._target.bias + segment.address if segment else 0
 
     def _not_found(self, reference: Reference, why: str) -> LivepatchError:
         version = "@" + reference.version if reference.version else ""

@@ -17,6 +17,7 @@ from typing import Any, Callable
 from .._errors import LivepatchError
 from .._process.exclusive import exclusive
 from .._process.maps import Mapping
+from .._process.objects import several_copies
 from .._process.process import Process
 from .._process.selection import ObjectFinder, Selection, exe_of, missing_pids, selected
 from .._process.shared_memory import shares_parents_memory
@@ -126,9 +127,9 @@ def _is_meant(operation: Operation, process: Process, outcome: Outcome) -> bool:
                 "function_busy", "%s shares its memory with its parent (vfork): only that can be patched" % process
             )
         return False
-    first = operation.finder.find(process, mappings) if operation.finder else None
+    first = operation.finder.find(process, mappings) if operation.finder else []
     if first:
-        outcome.object, outcome.build_id = first[0].path, first[1]
+        outcome.object, outcome.build_id = first[0].path, first[0].build_id
     # Another object's patch may have the same id: a process is loaded into for its object, not for the name.
     loading = operation.finder is not None and operation.goal == LOADED
     if first or (not loading and has_patch(mappings, operation.patch_id)):
@@ -174,6 +175,7 @@ def _one(operation: Operation, process: Process, outcome: Outcome, tell: Tell) -
 def _step(operation: Operation, process: Process, outcome: Outcome, tell: Tell | None = None) -> None:
     look(process, operation.patch_id, outcome)
     outcome.before = outcome.state
+    _check_copies(operation, process, outcome.build_id)
     if tell:
         tell(_Begun(outcome))
     operation.step(process, outcome)
@@ -186,6 +188,17 @@ def _step(operation: Operation, process: Process, outcome: Outcome, tell: Tell |
             "patch %s in %s is not as it must be: %s" % (operation.patch_id, process, "; ".join(reasons)),
             "Deactivate and unload the patch there, and load it again; restart the process if that fails, too.",
         )
+
+
+def _check_copies(operation: Operation, process: Process, build_id: str) -> None:
+    """Where a patch is to be loaded or activated, its object is there once.
+
+    Raises LivepatchError patch_unsupported.
+    """
+    objects = operation.finder.find(process, process.maps()) if operation.finder else []
+    starts = [found.start for found in objects if found.build_id == build_id]
+    if len(starts) > 1:
+        raise several_copies(build_id, starts, str(process))
 
 
 def _after_death(operation: Operation, begun: Outcome, death: Watched) -> Outcome:

@@ -29,16 +29,19 @@ class Verified:
     reasons: tuple[str, ...]
 
 
-def verify(process: Process, region: Region, objects: list[MappedObject], layers: Layers) -> Verified:
+def verify(process: Process, region: Region, layers: Layers, objects: list[MappedObject] | None = None) -> Verified:
     """Compare a region and the places it changes with what they must be; `layers`: those of its process.
+
+    `objects`: all that the process has, to see whether there is a copy of the region's that is not patched.
 
     A patch that is active and covered by one activated later is active: it is there as soon as that one is out.
 
     Raises LivepatchError process_gone.
     """
-    reasons = []
-    if not any(found.start == region.object_start and found.build_id == region.patch["build_id"] for found in objects):
-        reasons.append("its object is not mapped at %#x any more" % region.object_start)
+    reasons = [reason for reason in (layers.lacks(region),) if reason]
+    for found in objects or []:
+        if found.build_id == region.patch["build_id"] and found.start != region.object_start:
+            reasons.append("there is another copy of its object, at %#x" % found.start)
     if region.mutable.state in HALF:
         reasons.append("%s did not end" % STATE_NAMES[region.mutable.state])
     for start, size, digest in region.digests:

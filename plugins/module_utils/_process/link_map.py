@@ -18,15 +18,21 @@ from .memory import Memory
 from .process import Process
 
 _AT_PHDR, _AT_SYSINFO_EHDR = 3, 33
-# More objects than any real program links; a damaged list must not keep us reading.
-_MOST_OBJECTS = 8192
+# More objects than any real program links, or namespaces than there may be; a damaged list must not keep us reading.
+_MOST_OBJECTS, _MOST_NAMESPACES = 8192, 64
+# struct r_debug, and struct r_debug_extended, which says so by its version (glibc 2.35 and later).
+_VERSION_WITH_NEXT, _MAP_AT, _NEXT_AT = 2, 8, 40
 
 
 @dataclass(frozen=True)
 class LinkedObject:
-    """One entry of the list: the path as the dynamic linker has it ("" for the executable), and its dynamic table."""
+    """One entry of the list: the path as the dynamic linker has it ("" for the executable), and its dynamic table.
+
+    `dynamic`: the run-time address of that table, by which an object is known: prelinked ones may all have bias 0.
+    """
 
     name: str
+    dynamic: int
     table: DynamicTable
 
     def answers_to(self, needed: str) -> bool:
@@ -46,9 +52,9 @@ def _auxiliary(process: Process, kind: int) -> int:
     return int(values.get(kind, 0))
 
 
-def linked_objects(process: Process) -> list[LinkedObject]:
-    """Every linked object, the executable first; empty for a static program. Raises OSError where the list is
-    damaged.
+def linked_objects(process: Process) -> list[list[LinkedObject]]:
+    """Every linked object, by namespace (dlmopen(3)), in the first one the executable first; empty for a static
+    program. Other namespaces than the first are known from glibc 2.35 on. Raises OSError where the list is damaged.
     """
     memory, start = process.memory, executable_start(process)
     try:
@@ -62,28 +68,46 @@ def linked_objects(process: Process) -> list[LinkedObject]:
     main = DynamicTable(memory.read, bias, bias + dynamic.address)
     debug = main.value(DT_DEBUG)
     if not debug:
-        return [LinkedObject("", main)]
+        # Whoever starts a program as an argument of the dynamic linker has that as the first object.
+        linkers = main.look_up("_r_debug")
+        debug = linkers.address if linkers else 0
+    if not debug:
+        return [[LinkedObject("", bias + dynamic.address, main)]]
     # The kernel's own object is in the list, but no name is looked up in it: its clock_gettime sets no errno.
     kernels = _auxiliary(process, _AT_SYSINFO_EHDR)
+    namespaces: list[list[LinkedObject]] = []
+    while debug and len(namespaces) < _MOST_NAMESPACES:
+        namespaces.append(_namespace(memory, struct.unpack("<Q", memory.read(debug + _MAP_AT, 8))[0], kernels))
+        version = struct.unpack("<I", memory.read(debug, 4))[0]
+        extended = version >= _VERSION_WITH_NEXT
+        debug = struct.unpack("<Q", memory.read(debug + _NEXT_AT, 8))[0] if extended else 0
+    return namespaces
+
+
+def _namespace(memory: Memory, at: int, kernels: int) -> list[LinkedObject]:
+    """The list of link maps that starts at `at`, without the object that the kernel has put at `kernels`."""
     found: list[LinkedObject] = []
-    at = struct.unpack("<Q", memory.read(debug + 8, 8))[0]
     while at and len(found) < _MOST_OBJECTS:
-        address, name_at, table_at, following = struct.unpack("<QQQQ", memory.read(at, 32))
-        if not kernels or address != kernels:
-            found.append(LinkedObject(text_at(memory.read, name_at), DynamicTable(memory.read, address, table_at)))
+        # What is to be added to link-time addresses may be negative: an object can be linked for a high address.
+        bias, name_at, table_at, following = struct.unpack("<qQQQ", memory.read(at, 32))
+        if not kernels or bias != kernels:
+            name = text_at(memory.read, name_at)
+            found.append(LinkedObject(name, table_at, DynamicTable(memory.read, bias, table_at)))
         at = following
     return found
 
 
-def scope_of(objects: list[LinkedObject], bias: int) -> list[LinkedObject]:
-    """The objects in which a name used by the object at `bias` is looked up, in order (dlopen(3), ld.so(8)).
+def scope_of(objects: list[LinkedObject], dynamic: int) -> list[LinkedObject]:
+    """The objects in which a name used by one of them is looked up, in order (dlopen(3), ld.so(8)).
 
-    The global scope (the executable, preloaded libraries, then what they need, breadth first), then for an object that
-    came by dlopen the object itself and what it needs.
+    `objects`: those of its namespace; `dynamic`: the run-time address of its dynamic table. The global scope (the
+    executable, preloaded libraries, then what they need, breadth first), then for an object that came by dlopen the
+    object itself and what it needs. In a namespace made by dlmopen the object that was opened first takes the place of
+    the executable: glibc makes it, and what it needs, the namespace's global scope.
     """
     if not objects:
         return []
-    own = [candidate for candidate in objects if candidate.table.bias == bias]
+    own = [candidate for candidate in objects if candidate.dynamic == dynamic]
     reached: list[LinkedObject] = []
     for root in [objects[0]] + own:
         queue = [root]

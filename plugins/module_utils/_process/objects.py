@@ -47,6 +47,14 @@ def mapped_objects(memory: Memory, mappings: list[Mapping]) -> list[MappedObject
     ]
 
 
+def object_starting_at(memory: Memory, mappings: list[Mapping], start: int) -> MappedObject | None:
+    """The object whose first page is mapped at `start`, or None when there is none with a build-id."""
+    mapping = mapping_at(mappings, start)
+    if mapping is None or mapping.start != start or not candidate_starts([mapping]):
+        return None
+    return object_at(memory, mappings, mapping)
+
+
 def object_at(memory: Memory, mappings: list[Mapping], mapping: Mapping) -> MappedObject | None:
     """The object whose first page is `mapping`, or None when it is no object with a build-id.
 
@@ -70,15 +78,21 @@ def object_at(memory: Memory, mappings: list[Mapping], mapping: Mapping) -> Mapp
 def find_object(objects: list[MappedObject], build_id: str, who: str) -> MappedObject:
     """The object with this build-id.
 
-    Raises LivepatchError build_id_mismatch when it is not mapped, symbol_not_found when it is mapped twice (dlmopen).
+    Raises LivepatchError build_id_mismatch when it is not mapped, patch_unsupported when several copies of it are.
     """
     found = [candidate for candidate in objects if candidate.build_id == build_id]
     if not found:
         raise LivepatchError("build_id_mismatch", "%s does not map the object with build-id %s" % (who, build_id))
     if len(found) > 1:
-        raise LivepatchError(
-            "patch_unsupported",
-            "%s maps the object with build-id %s %d times (dlmopen)" % (who, build_id, len(found)),
-            "Restart the process into the fixed version: a patch for several copies in one process is not supported.",
-        )
+        raise several_copies(build_id, [candidate.start for candidate in found], who)
     return found[0]
+
+
+def several_copies(build_id: str, starts: list[int], who: str) -> LivepatchError:
+    """The error for an object that is in one process more than once: patching one copy would fix a part of it."""
+    return LivepatchError(
+        "patch_unsupported",
+        "%s maps the object with build-id %s %d times (dlmopen, or copies of one file), at %s"
+        % (who, build_id, len(starts), ", ".join("%#x" % start for start in starts)),
+        "Restart the process into the fixed version: a patch for several copies in one process is not supported.",
+    )

@@ -12,7 +12,7 @@ from typing import Iterator
 
 from .._errors import LivepatchError
 from .maps import DELETED, Mapping
-from .objects import candidate_starts, object_at
+from .objects import MappedObject, candidate_starts, object_at
 from .process import Process
 
 
@@ -94,11 +94,12 @@ class ObjectFinder:
         self._build_ids = build_ids
         self._known: dict[tuple[str, int, int], str] = {}
 
-    def find(self, process: Process, mappings: list[Mapping]) -> tuple[Mapping, str] | None:
-        """The first page of the object in this process and its build-id, or None.
+    def find(self, process: Process, mappings: list[Mapping]) -> list[MappedObject]:
+        """The objects in this process, in address order: several where it has copies of one, or several builds.
 
         Raises LivepatchError not_permitted.
         """
+        matching = []
         for mapping in candidate_starts(mappings):
             key = (mapping.device, mapping.inode, mapping.end - mapping.start)
             if key not in self._known:
@@ -108,8 +109,10 @@ class ObjectFinder:
                     continue
                 self._known[key] = found.build_id
             if self._known[key] in self._build_ids:
-                return mapping, self._known[key]
-        return None
+                matching.append(mapping)
+        # What is an object elsewhere may only be read here.
+        looked_at = [object_at(process.memory, mappings, mapping) for mapping in matching]
+        return [found for found in looked_at if found is not None]
 
 
 def _unit_names(unit: str) -> set[str]:

@@ -205,7 +205,7 @@ class Stacked:
             layers = Layers.of(process)
             objects = mapped_objects(process.memory, process.maps())
             for region in layers.regions:
-                told = verify(process, region, objects, layers)
+                told = verify(process, region, layers, objects)
                 expected = "active" if region.id in state else "loaded"
                 assert (told.state, told.verified, told.reasons) == (expected, True, ()), (context, region.id)
                 assert region.mutable.state == {"active": 4, "loaded": 2}[expected], (context, region.id)

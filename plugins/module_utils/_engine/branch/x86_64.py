@@ -54,3 +54,12 @@ def one_byte_jumps(code: bytes) -> Iterator[tuple[bytes, int]]:
         jumps.append(old[:1] + JUMP_BYTE + code[2:LONGEST_JUMP])
     pairs: list[tuple[bytes, int]] = [(new, struct.unpack("<i", new[-4:])[0]) for new in jumps]
     yield from sorted(pairs, key=lambda pair: abs(pair[1]))
+
+
+def jumps_by_first_bytes(code: bytes, count: int) -> Iterator[tuple[bytes, int]]:
+    """As one_byte_jumps, for jumps of which the first `count` bytes, 1 to 4, are new: up to 256, evenly spread."""
+    kept = code[count:JUMP_SIZE]
+    for top in range(256 if count > 1 else 1):
+        chosen = bytes(count - 2) + bytes((top,)) if count > 1 else b""
+        new = JUMP_BYTE + chosen + kept
+        yield new, struct.unpack("<i", new[1:])[0]

@@ -1,0 +1,44 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a loaded patch is bound to, its object and what its code uses of others, and whether that is still there.
+
+dlclose(3) takes objects away, and something else may lie at the same address afterwards, with the same first bytes of
+a function even: two builds of one library often have them. So bytes alone never say that a place may be written to.
+"""
+
+from __future__ import annotations
+
+from .._process.maps import Mapping, mapping_at
+from .._process.memory import Memory
+from .._process.objects import object_starting_at
+from .region import Region
+
+
+def object_is_there(memory: Memory, mappings: list[Mapping], region: Region) -> bool:
+    """True when the object that a region was made for, by its build-id in memory, starts where it did then."""
+    found = object_starting_at(memory, mappings, region.object_start)
+    return found is not None and found.build_id == region.patch["build_id"]
+
+
+def uses(mappings: list[Mapping], addresses: list[int]) -> tuple[tuple[int, str], ...]:
+    """One (address, what is mapped there) for each mapping that holds some of these addresses."""
+    found: dict[Mapping | None, int] = {}
+    for address in sorted(addresses):
+        found.setdefault(mapping_at(mappings, address), address)
+    return tuple((address, _identity(mappings, address)) for address in found.values())
+
+
+def lost_use(mappings: list[Mapping], region: Region) -> int:
+    """The first address used by a region's code at which something else is mapped by now; 0 for none."""
+    return next((address for address, identity in region.uses if _identity(mappings, address) != identity), 0)
+
+
+def _identity(mappings: list[Mapping], address: int) -> str:
+    """What is mapped at an address: of a file, which file and which byte of it."""
+    mapping = mapping_at(mappings, address)
+    if mapping is None:
+        return "nothing"
+    if not mapping.is_file():
+        return "memory"
+    return "%s:%d:%#x" % (mapping.device, mapping.inode, mapping.offset + address - mapping.start)
