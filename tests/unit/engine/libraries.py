@@ -77,7 +77,8 @@ def only(report: Report) -> Outcome:
 def done(report: Report) -> Outcome:
     """The outcome of an operation that must succeed in one process."""
     outcome = only(report)
-    assert (outcome.error, outcome.verified) == (None, True)
+    assert outcome.error is None, outcome.error
+    assert outcome.verified
     return outcome
 
 
