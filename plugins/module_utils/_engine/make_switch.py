@@ -13,14 +13,18 @@ from .._process.memory import Memory
 from .._process.process import Process
 from .._ptrace.stop_all_threads import BudgetExceeded, stopped
 from .._ptrace.tracer import as_tracer
-from .region import Site
+from .explain_inside import busy
+from .memory_inside import MemoryScan
+from .region import NAME, Site
 from .restore import put_back
-from .threads_inside import Inside, anyone_inside, threads_inside
+from .threads_inside import Inside, anyone_inside, stack_top, threads_inside
 
 # Between two attempts, seconds: long enough for a thread to leave a function, short beside any timeout.
 _PAUSE = 0.02
 # After a stop that led to nothing the process runs so many times as long, before it is stopped again.
 _RUN_FACTOR = 10
+# Memory is read again while all threads are stopped where that takes no more than this share of the budget.
+_SCAN_SHARE = 0.25
 # How long one thread may take to come to a stop before it counts as busy, seconds.
 _LOOK = 0.1
 
@@ -38,8 +42,8 @@ class Write:
 class SwitchFailed(LivepatchError):
     """No attempt until the timeout succeeded; `attempts` is how many there were, `stop_us` the longest of them."""
 
-    def __init__(self, attempts: int, stop_us: int, code: str, message: str) -> None:
-        super().__init__(code, message)
+    def __init__(self, attempts: int, stop_us: int, error: LivepatchError) -> None:
+        super().__init__(error.code, "%s; %d attempts" % (error.message, attempts), error.remedy)
         self.attempts = attempts
         self.stop_us = stop_us
 
@@ -68,57 +72,91 @@ def switch_stopped(
     _check(process.memory, writes, str(process))
     end = time.monotonic() + timeout
     attempts = longest = 0
+    attempt = _Attempt(process, writes, forbidden, quiet, max_stop)
     while True:
         attempts += 1
-        try:
-            busy, stop_us = as_tracer(lambda: _attempt(process, writes, forbidden, quiet, max_stop))
+        inside = attempt.look() if quiet else None
+        stop_us, exceeded = 0, None
+        if inside is None:
+            try:
+                inside, stop_us = as_tracer(attempt.switch)
+            except BudgetExceeded as error:
+                exceeded, stop_us = error, error.stop_us
             longest = max(longest, stop_us)
-            if not busy:
+            if inside is None and exceeded is None:
                 return longest, attempts
-            error = SwitchFailed(
-                attempts,
-                longest,
-                "function_busy",
-                "thread %d of %s is, or may come back, inside code that is to be replaced (at %#x), %d attempts"
-                % (busy[0].tid, process, busy[0].where, attempts),
-            )
-        except BudgetExceeded as exceeded:
-            stop_us = exceeded.stop_us
-            longest = max(longest, stop_us)
-            error = SwitchFailed(
-                attempts,
-                longest,
-                "stop_budget_exceeded",
-                "%s would have been stopped for more than %g ms (late: thread %s); it runs on unchanged, %d attempts"
-                % (process, max_stop * 1e3, ", ".join(map(str, exceeded.late[:4])) or "none", attempts),
-            )
         pause = max(_PAUSE, _RUN_FACTOR * stop_us / 1e6)
         if time.monotonic() + pause > end:
-            raise error
+            why = busy(process, inside, "code that is left") if inside else _late(process, exceeded, max_stop)
+            raise SwitchFailed(attempts, longest, why)
         time.sleep(pause)
 
 
-def _attempt(
-    process: Process,
-    writes: list[Write],
-    forbidden: list[tuple[int, int]],
-    quiet: list[tuple[int, int]],
-    max_stop: float,
-) -> tuple[list[Inside], int]:
-    """Stop, and write unless somebody is where nobody may be; who is, and how long all stood still, microseconds."""
-    inside = anyone_inside(process, quiet, _LOOK) if quiet else None
-    if inside is not None:
-        return [inside], 0
-    mappings = process.maps() if forbidden or quiet else []
-    with stopped(process, max_stop) as window:
-        busy = []
-        if forbidden or quiet:
-            busy = threads_inside(process, mappings, window.registers, forbidden + quiet, window.check_budget)
-        if not busy:
-            _check(process.memory, writes, str(process))
-            window.check_budget()
-            _write_all(process.memory, writes)
-    return busy, window.stop_us
+def _late(process: Process, exceeded: BudgetExceeded | None, max_stop: float) -> LivepatchError:
+    late = ", ".join(map(str, exceeded.late[:4])) if exceeded else ""
+    return LivepatchError(
+        "stop_budget_exceeded",
+        "%s would have been stopped for more than %g ms (late: thread %s); it runs on unchanged"
+        % (process, max_stop * 1e3, late or "none"),
+    )
+
+
+class _Attempt:
+    """One attempt after the other to find nobody inside, and to write then."""
+
+    def __init__(
+        self,
+        process: Process,
+        writes: list[Write],
+        forbidden: list[tuple[int, int]],
+        quiet: list[tuple[int, int]],
+        max_stop: float,
+    ) -> None:
+        self._process = process
+        self._writes = writes
+        self._nowhere = forbidden + quiet
+        self._quiet = quiet
+        self._max_stop = max_stop
+        self._scan_again = False
+        self._memory = MemoryScan(process, quiet, [], _patches(process) if quiet else [])
+
+    def look(self) -> Inside | None:
+        """Who is inside the code that is left, while all run: each thread held by itself, then all of memory."""
+        process = self._process
+        looks = as_tracer(lambda: anyone_inside(process, self._quiet, _LOOK))
+        if looks.inside:
+            return looks.inside
+        began = time.monotonic()
+        inside = self._memory.find(looks.tops)
+        self._scan_again = time.monotonic() - began < self._max_stop * _SCAN_SHARE
+        return inside
+
+    def switch(self) -> tuple[Inside | None, int]:
+        """Stop, and write unless somebody is where nobody may be; who is, and how long all stood still, microseconds.
+
+        Inside as_tracer().
+        """
+        process = self._process
+        mappings = process.maps() if self._nowhere else []
+        with stopped(process, self._max_stop) as window:
+            inside = None
+            if self._nowhere:
+                found = threads_inside(process, mappings, window.registers, self._nowhere, window.check_budget)
+                inside = found[0] if found else None
+            if inside is None and self._scan_again:
+                # A coroutine may have gone to sleep inside since memory was read.
+                tops = [stack_top(registers) for registers in window.registers.values()]
+                inside = self._memory.find(tops, window.check_budget)
+            if inside is None:
+                _check(process.memory, self._writes, str(process))
+                window.check_budget()
+                _write_all(process.memory, self._writes)
+        return inside, window.stop_us
+
+
+def _patches(process: Process) -> list[tuple[int, int]]:
+    """Where patches lie: what their own data leads to, nobody comes back to."""
+    return [(mapping.start, mapping.end) for mapping in process.maps() if mapping.path.startswith("/memfd:" + NAME)]
 
 
 def _write_all(memory: Memory, writes: list[Write]) -> None:

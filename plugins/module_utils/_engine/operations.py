@@ -58,8 +58,10 @@ def unload_patch(patch_id: str, selection: Selection, timeout: float, pretend: b
     """Take a patch out of every selected process that has it; `timeout` seconds for those inside it to leave."""
 
     def step(process: Process, outcome: Outcome) -> None:
-        outcome.changed = unload(process, patch_id, timeout, pretend)
+        held_us = unload(process, patch_id, timeout, pretend)
+        outcome.changed = held_us is not None
         if not pretend:
+            outcome.hold_us = held_us or 0
             outcome.changed = clear_remains(process, patch_id) or outcome.changed
 
     return run(Operation(patch_id, selection, step, ABSENT, pretend, timeout))

@@ -106,6 +106,11 @@ class Region:
         """The address ranges [start, end) in which the patch has code: its text and its branches."""
         return [(start, start + size) for start, size, protection in self.parts if protection & 4]
 
+    def branches(self) -> list[tuple[int, int]]:
+        """The address ranges [start, end) of its branches, where they lie apart from its text: they call nothing."""
+        codes = [site.code for site in self.sites if site.kind != "data"]
+        return [part for part in self.code_ranges() if not any(part[0] <= code < part[1] for code in codes)]
+
 
 def describe(region: Region) -> bytes:
     """The description of a region as it stands behind the header."""

@@ -4,14 +4,13 @@
 """Who is inside a piece of code: whose program counter, registers or stack lead into it.
 
 No unwind information is used. Every word of a stack from the stack pointer up that could be an address in the code
-counts,
-at any alignment: a return address, the saved program counter of a signal frame, a function pointer about to be called.
-That can be wrong in one direction only: not knowing counts as inside.
+counts, at any alignment: a return address, the saved program counter of a signal frame, a function pointer about to be
+called. That can be wrong in one direction only: not knowing counts as inside.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Callable
 
 from .._process.maps import Mapping, mapping_at
@@ -19,6 +18,7 @@ from .._process.process import Process
 from .._ptrace import x86_64 as arch
 from .._ptrace.attach import runs_no_code
 from .._ptrace.hold_one_thread import held_thread
+from .find_addresses import Addresses, addresses
 
 # A stack is read in pieces of this size, bytes, and no further than this.
 _PIECE, _MOST = 1 << 16, 64 << 20
@@ -27,10 +27,42 @@ _OVERLAP = 64
 
 @dataclass(frozen=True)
 class Inside:
-    """One thread that is, or may come back, inside: `where` is the address that was found, 0 where none could be."""
+    """Who is, or may come back, inside: a thread, or (`tid` 0) a word in memory that is on no thread's stack.
+
+    `where` is the address inside that was found, 0 where none could be; `at` the place in memory that holds it, 0 for a
+    register. `stack`: the pieces (address, bytes) of the thread's stacks that were read.
+    """
 
     tid: int
     where: int
+    at: int = 0
+    stack: tuple[tuple[int, bytes], ...] = ()
+
+
+@dataclass(frozen=True)
+class StackTop:
+    """Up to where a thread uses the stack it is on: nothing below `low` is of use. `thread_pointer`: its fs_base."""
+
+    low: int
+    thread_pointer: int
+
+
+@dataclass
+class Looks:
+    """What looking at each thread found; `held_us` is the longest that one of them was held, microseconds."""
+
+    inside: Inside | None = None
+    tops: list[StackTop] = field(default_factory=list)
+    held_us: int = 0
+
+
+@dataclass
+class _Copied:
+    """What was read of one thread; `whole` is false where one of its stacks could not be read to its end."""
+
+    registers: bytes
+    stack: list[tuple[int, bytes]] = field(default_factory=list)
+    whole: bool = True
 
 
 def threads_inside(
@@ -44,108 +76,102 @@ def threads_inside(
 
     `check_budget` is called before each look: it may raise, where stacks are too deep for the time there is.
     """
-    found, wanted = [], Ranges(ranges)
+    found, wanted = [], addresses(tuple(ranges))
     for tid, held in registers.items():
         check_budget()
-        where = _inside(process, mappings, held, wanted)
-        if where:
-            found.append(Inside(tid, where))
+        inside = _inside(tid, _copy(process, mappings, held), wanted)
+        if inside:
+            found.append(inside)
     return found
 
 
-def anyone_inside(process: Process, ranges: list[tuple[int, int]], timeout: float) -> Inside | None:
-    """The first thread that is inside one of the ranges, or None.
+def anyone_inside(process: Process, ranges: list[tuple[int, int]], timeout: float) -> Looks:
+    """Look at every thread; `inside` is the first one that is inside one of the ranges, or None.
 
-    Each thread is held by itself for a moment: nobody can enter any more, so one look at each is enough. A thread that
-    does not come to a stop within `timeout` seconds counts as inside. Inside as_tracer(). Raises LivepatchError.
+    Each thread is held by itself, while its stack is copied: nobody can enter any more, so one look at each is enough.
+    A thread that does not come to a stop within `timeout` seconds counts as inside. Inside as_tracer(). Raises
+    LivepatchError.
     """
     looked: set[int] = set()
-    wanted = Ranges(ranges)
+    looks, wanted = Looks(), addresses(tuple(ranges))
     while True:
         new = [tid for tid in process.threads() if tid not in looked]
         if not new:
-            return None
+            return looks
         mappings = process.maps()
         for tid in new:
             looked.add(tid)
             with held_thread(process, tid, timeout) as thread:
-                where = _inside(process, mappings, thread.registers, wanted) if thread else 0
-            if where or (thread is None and not runs_no_code(process, tid)):
-                return Inside(tid, where)
+                copied = _copy(process, mappings, thread.registers) if thread else None
+            if thread is not None and copied is not None:
+                looks.held_us = max(looks.held_us, thread.held_us)
+                looks.tops.append(stack_top(copied.registers))
+                looks.inside = _inside(tid, copied, wanted)
+            elif not runs_no_code(process, tid):
+                looks.inside = Inside(tid, 0)
+            if looks.inside:
+                return looks
 
 
-class Ranges:
-    """Ranges [start, end) of addresses, made ready to be looked for: one search a 64 KiB that they touch.
+def stack_top(registers: bytes) -> StackTop:
+    """Where the stack of a stopped thread ends.
 
-    Searched range by range, 200 functions took 1.5 ms a thread.
+    Below the stack pointer a leaf function may keep data while it runs; what lies there during a system call is left
+    over from calls that have returned, and was seen to keep a patch from being unloaded while a thread slept.
     """
-
-    def __init__(self, ranges: list[tuple[int, int]]) -> None:
-        self._by_upper: dict[bytes, list[tuple[int, int]]] = {}
-        for start, end in ranges:
-            for upper in range(start >> 16, (end - 1 >> 16) + 1):
-                self._by_upper.setdefault(upper.to_bytes(6, "little"), []).append((start, end))
-
-    def find(self, data: bytes, place: int = 0) -> int:
-        """The first little-endian 8-byte word in `data`, which was read at `place`, that lies in a range; 0 for none.
-
-        At any alignment, but an address below 4 GiB (a program without PIE) only where a call would have put it, at a
-        multiple of 8 (System V ABI AMD64, 3.2.2): the end of a floating-point number before a zero was taken for one.
-
-        Searched by the common upper bytes of the addresses, which bytes.find does at memory speed. Six of them: the
-        upper five of a program without PIE are all zero, and stacks are full of zeros.
-        """
-        for upper, ranges in self._by_upper.items():
-            at = data.find(upper, 2)
-            while at >= 0:
-                word = int.from_bytes(data[at - 2 : at + 6], "little")
-                if (word >> 32 or (place + at - 2) % 8 == 0) and any(start <= word < end for start, end in ranges):
-                    return word
-                at = data.find(upper, at + 1)
-        return 0
-
-
-def _inside(process: Process, mappings: list[Mapping], registers: bytes, ranges: Ranges) -> int:
-    """The address inside that a thread's registers or stack hold, 0 for none; its own where it has no known stack."""
-    where = ranges.find(registers)
-    if where:
-        return where
-    # Below the stack pointer a leaf function may keep data while it runs; what lies there during a system call is left
-    # over from calls that have returned, and was seen to keep a patch from being unloaded while a thread slept.
     below = 0 if arch.in_system_call(registers) else arch.RED_ZONE
-    stacks = [(arch.stack_pointer(registers), below)]
-    if mapping_at(mappings, stacks[0][0]) is None:
-        return arch.program_counter(registers)
-    seen: dict[int, int] = {}  # start of a mapping -> from where on it was looked at
+    return StackTop(arch.stack_pointer(registers) - below, arch.thread_pointer(registers))
+
+
+def find_address(data: bytes, ranges: list[tuple[int, int]], place: int = 0) -> int:
+    """A word in `data`, which was read at `place`, that lies in one of the ranges; 0 for none. See Addresses.among."""
+    return next((word for _place, word in addresses(tuple(ranges)).among(data, place)), 0)
+
+
+def _copy(process: Process, mappings: list[Mapping], registers: bytes) -> _Copied:
+    """Read all stacks of a thread: nothing more, for it is held meanwhile."""
+    copied = _Copied(registers)
+    low = stack_top(registers).low
+    stacks = [(low, arch.stack_pointer(registers))]
+    copied.whole = mapping_at(mappings, stacks[0][1]) is not None
+    seen: dict[int, int] = {}  # start of a mapping -> from where on it was read
     while stacks:
-        stack, below = stacks.pop()
+        low, stack = stacks.pop()
         mapping = mapping_at(mappings, stack)
         if mapping is None or stack >= seen.get(mapping.start, stack + 1):
             continue
         seen[mapping.start] = stack
-        where, interrupted = _on_stack(process, mapping, max(stack - below, mapping.start), ranges)
-        if where:
-            return where
         # A handler on a stack of its own: what it interrupted lies on another one.
-        stacks += [(pointer, arch.RED_ZONE) for pointer in interrupted]
-    return 0
+        stacks += [
+            (pointer - arch.RED_ZONE, pointer)
+            for pointer in _copy_one(process, mapping, max(low, mapping.start), copied)
+        ]
+    return copied
 
 
-def _on_stack(process: Process, mapping: Mapping, at: int, ranges: Ranges) -> tuple[int, list[int]]:
-    """An address inside that one stack holds from `at` up, 0 for none; the pointers to the stacks it interrupted.
-
-    A stack that cannot be read to its end counts as holding one.
-    """
+def _copy_one(process: Process, mapping: Mapping, at: int, copied: _Copied) -> list[int]:
+    """Read one stack from `at` up; the pointers to the stacks that handlers on it interrupted."""
     end = min(mapping.end, at + _MOST)
     interrupted: list[int] = []
+    copied.whole = copied.whole and end == mapping.end
     while at < end:
         piece = process.memory.read_some(at, min(_PIECE, end - at))
         if not piece:
-            return at, []
-        where = ranges.find(piece, at)
-        if where:
-            return where, []
+            copied.whole = False
+            break
+        copied.stack.append((at, piece))
         interrupted += arch.interrupted_stacks(piece)
         # Pieces overlap, so that nothing looked for is cut in two.
         at += len(piece) - _OVERLAP if len(piece) == _PIECE else len(piece)
-    return (0, interrupted) if end == mapping.end else (end, [])
+    return interrupted
+
+
+def _inside(tid: int, copied: _Copied, wanted: Addresses) -> Inside | None:
+    """Whether a thread is inside; it is where it has no known stack, or one that could not be read to its end."""
+    stack = tuple(copied.stack)
+    for _place, word in wanted.among(copied.registers):
+        return Inside(tid, word, 0, stack)
+    for start, piece in stack:
+        for place, word in wanted.among(piece, start):
+            return Inside(tid, word, place, stack)
+    return None if copied.whole else Inside(tid, 0, 0, stack)

@@ -13,8 +13,10 @@ from .._errors import LivepatchError
 from .._process.maps import mapping_at
 from .._process.process import Process
 from .._ptrace.tracer import as_tracer
+from .explain_inside import busy
 from .layers import ON, UNKNOWN, Layers
 from .map_region import unmap
+from .memory_inside import MemoryScan
 from .region import LOADED, UNLOADING, Region, file_name, write_mutable
 from .threads_inside import anyone_inside
 
@@ -22,16 +24,18 @@ from .threads_inside import anyone_inside
 _LOOK, _PAUSE = 0.1, 0.05
 
 
-def unload(process: Process, patch_id: str, timeout: float, pretend: bool = False) -> bool:
-    """Take an inactive patch out of the process; False when it was not there. `pretend`: only check.
+def unload(process: Process, patch_id: str, timeout: float, pretend: bool = False) -> int | None:
+    """Take an inactive patch out of the process; None when it was not there. `pretend`: only check.
 
-    Raises LivepatchError still_active, function_busy (someone was inside at every look until `timeout` seconds had
-    passed), object_modified, not_permitted, already_traced, process_gone; the patch is then loaded as before.
+    Returns how long one thread was held for it at most, whole microseconds rounded up. Raises LivepatchError
+    still_active, function_busy (someone was inside, or the program kept an address in the patch, at every look until
+    `timeout` seconds had passed), object_modified, not_permitted, already_traced, process_gone; the patch is then
+    loaded as before.
     """
     layers = Layers.of(process)
     region = layers.region(patch_id)
     if region is None:
-        return False
+        return None
     marks = {layers.mark(region, site) for site in region.sites if site.kind != "data"}
     if layers.state(region) == "active" or ON in marks:
         raise LivepatchError("still_active", "patch %s is active in %s" % (patch_id, process))
@@ -41,18 +45,18 @@ def unload(process: Process, patch_id: str, timeout: float, pretend: bool = Fals
             "%s has code where patch %s was that is neither's, and may lead into it" % (process, patch_id),
         )
     if pretend:
-        return True
+        return 1
     _check_parts(process, region)
-    _wait_until_left(process, region, timeout)
+    looked_us = _wait_until_left(process, region, timeout)
     region = write_mutable(
         process.memory, region, replace(region.mutable, state=UNLOADING, sequence=region.mutable.sequence + 1)
     )
     try:
-        unmap(process, [(start, size) for start, size, _protection in region.parts])
+        unmapped_us = unmap(process, [(start, size) for start, size, _protection in region.parts])
     except BaseException:
         _take_back(process, region)
         raise
-    return True
+    return 1 + max(looked_us, unmapped_us)
 
 
 def _check_parts(process: Process, region: Region) -> None:
@@ -76,16 +80,29 @@ def _take_back(process: Process, region: Region) -> None:
             write_mutable(process.memory, region, state)
 
 
-def _wait_until_left(process: Process, region: Region, timeout: float) -> None:
+def _wait_until_left(process: Process, region: Region, timeout: float) -> int:
+    """Wait until nobody is inside; the longest hold of a thread, microseconds. Raises LivepatchError function_busy."""
     end = time.monotonic() + timeout
+    held_us = 0
+    branches = region.branches()
+    image = [part for part in _everything(region) if part not in branches]
+    memory = MemoryScan(process, image, branches, _everything(region))
     while True:
-        inside = as_tracer(lambda: anyone_inside(process, region.code_ranges(), _LOOK))
-        if inside is None:
-            return
+        inside = None
+        # Twice: what the program moved from a place not yet read to one already read, it did not move back.
+        for _turn in range(2):
+            looks = as_tracer(lambda: anyone_inside(process, _everything(region), _LOOK))
+            held_us = max(held_us, looks.held_us)
+            inside = looks.inside or memory.find(looks.tops)
+            if inside:
+                break
+        else:
+            return held_us
         if time.monotonic() + _PAUSE > end:
-            raise LivepatchError(
-                "function_busy",
-                "thread %d of %s is, or may come back, inside patch %s (at %#x)"
-                % (inside.tid, process, region.id, inside.where),
-            )
+            raise busy(process, inside, "patch %s" % region.id)
         time.sleep(_PAUSE)
+
+
+def _everything(region: Region) -> list[tuple[int, int]]:
+    """All of a patch, code and data, as ranges [start, end)."""
+    return [(start, start + size) for start, size, _protection in region.parts]

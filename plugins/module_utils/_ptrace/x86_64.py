@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import functools
+import re
 import struct
 
 from .python_ptrace import ptrace_registers_t
@@ -43,7 +44,7 @@ _ERESTART_RESTARTBLOCK = 516
 _STARTED_AGAIN = frozenset(
     (0, 1, 19, 20, 42, 43, 288, 44, 45, 46, 47, 299, 307, 65, 220, 128, 232, 281, 441, 208, 333, 426)
 )
-_SELECTORS = struct.pack("<4H", 0x33, 0, 0, 0x2B)
+_SELECTORS = re.compile(re.escape(struct.pack("<4H", 0x33, 0, 0, 0x2B)))
 _HIDDEN_FORM = struct.pack("<q", -_ERESTARTNOHAND)
 _INTERRUPTED = struct.pack("<q", -errno.EINTR)
 _CALLS_AGAIN = frozenset(struct.pack("<q", number) for number in _STARTED_AGAIN)
@@ -161,16 +162,21 @@ def return_frame(at: int, restorer: int, registers: bytes, mask: int, xstate: by
 
 
 def interrupted_stacks(stack: bytes) -> list[int]:
-    """The stack pointers saved in the signal frames among these bytes of a stack.
+    """The stack pointers saved in the signal frames among these bytes of a stack."""
+    return [int.from_bytes(stack[at - 24 : at - 16], "little") for at in _signal_frames(stack)]
 
-    A frame is known by its segment selectors (cs 0x33, ss 0x2b, struct sigcontext), three words behind the saved rsp.
+
+def interrupted_counters(stack: bytes) -> list[tuple[int, int]]:
+    """(offset, value) of the program counters saved in the signal frames among these bytes."""
+    return [(at - 16, int.from_bytes(stack[at - 16 : at - 8], "little")) for at in _signal_frames(stack)]
+
+
+def _signal_frames(stack: bytes) -> list[int]:
+    """Where the segment selectors of signal frames lie among these bytes.
+
+    A frame is known by them (cs 0x33, ss 0x2b, struct sigcontext), three words behind the saved rsp.
     """
-    found = []
-    at = stack.find(_SELECTORS, 24)
-    while at >= 0:
-        found.append(int.from_bytes(stack[at - 24 : at - 16], "little"))
-        at = stack.find(_SELECTORS, at + 1)
-    return found
+    return [match.start() for match in _SELECTORS.finditer(stack, 24)]
 
 
 def return_frame_size(xstate_size: int) -> int:

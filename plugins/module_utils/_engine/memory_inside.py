@@ -1,0 +1,93 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Who may come back into a piece of code, or use data, and is no thread: words in memory that lead there.
+
+A suspended coroutine is a stack that no thread is on; a callback is a pointer that the program keeps. Neither can be
+told from other data, so every word counts that could be an address, wherever the program could have written it. The
+program runs meanwhile: what only moves from a place not yet read to one already read is missed, so who must be certain
+reads twice (a stack does not move, and its return addresses stay where they are until they are overwritten).
+"""
+
+from __future__ import annotations
+
+from typing import Callable, Iterator
+
+from .._process.maps import Mapping, parse_maps
+from .._process.pages import held_pages
+from .._process.process import Process
+from .._ptrace import x86_64 as arch
+from .find_addresses import Addresses, addresses
+from .thread_stacks import ThreadStacks, ended_stack
+from .threads_inside import Inside, StackTop
+
+_PIECE, _OVERLAP = 1 << 18, 64
+
+
+class MemoryScan:
+    """The memory of one process, ready to be searched, more than once if need be.
+
+    Looked for are words in `ranges`, and saved program counters in `saved`, both ranges [start, end). `saved` is for
+    code that calls nothing, as the branches of a patch: it can only be come back to through the program counter that a
+    signal saved. What lies in `own` is left out.
+    """
+
+    def __init__(
+        self,
+        process: Process,
+        ranges: list[tuple[int, int]],
+        saved: list[tuple[int, int]],
+        own: list[tuple[int, int]],
+    ) -> None:
+        self._process = process
+        self._memory = process.memory
+        self._own = own
+        self._wanted, self._interrupted = addresses(tuple(ranges)), addresses(tuple(saved))
+        self._any_saved = bool(saved)
+        self._stacks = ThreadStacks(process.memory)
+        self._mappings: list[Mapping] = []
+        self._maps = ""
+
+    def find(self, tops: list[StackTop], check_budget: Callable[[], None] = lambda: None) -> Inside | None:
+        """The first word that was looked for, on no stack of a thread that `tops` tells of, and not in `own`.
+
+        `check_budget` is called now and then. Raises LivepatchError and what `check_budget` raises.
+        """
+        maps = self._process.read_text("maps")
+        if maps != self._maps:
+            self._maps, self._mappings = maps, parse_maps(maps)
+        spared = Addresses((*self._own, *self._stacks.looked_at(self._mappings, tops)))
+        ended: list[tuple[int, int]] = []
+        for start, end in held_pages(self._process, spared.outside(_areas(self._mappings))):
+            for at in range(start, end, _PIECE):
+                check_budget()
+                piece = self._memory.read_some(at, min(end - at, _PIECE + _OVERLAP))
+                for place, word in self._hits(piece, at):
+                    if any(low <= place < high for low, high in ended):
+                        continue
+                    stack = ended_stack(self._memory, self._mappings, place, tops)
+                    if stack is None:
+                        return Inside(0, word, place, ((at, piece),))
+                    ended.append(stack)
+        return None
+
+    def _hits(self, piece: bytes, at: int) -> Iterator[tuple[int, int]]:
+        """(place, word) of every word that counts in bytes that were read at `at`."""
+        yield from self._wanted.among(piece, at)
+        if self._any_saved:
+            for offset, counter in arch.interrupted_counters(piece):
+                if self._interrupted.hold(counter):
+                    yield at + offset, counter
+
+
+def _areas(mappings: list[Mapping]) -> list[tuple[int, int]]:
+    """Where a program keeps what it has written: all that it may write to, and what is no file's.
+
+    Memory of its own that it may not write to at the moment counts: a collector of garbage, or a guard, may have
+    protected it.
+    """
+    return [
+        (mapping.start, mapping.end)
+        for mapping in mappings
+        if (mapping.is_writable() or not mapping.inode) and not mapping.path.startswith(("[v", "[uprobes"))
+    ]
