@@ -54,6 +54,8 @@ _STACK_ROOM = 8192
 # How long one call may take before we give up (and leave the thread to its return frame), seconds.
 _CALL_TIME = 5.0
 _CALLERS_TRIED = 64
+# As far up a stack is looked for signal frames, bytes.
+_MOST_LOOKED_AT = 1 << 20
 _ALL_SIGNALS = (1 << 64) - 1
 # Extended state may take so many bytes; AMX alone takes 8 KiB.
 _MOST_XSTATE = 16384
@@ -206,7 +208,7 @@ def injected_calls(process: Process) -> Iterator[InjectedCalls]:
     for tid in _callers(process, mappings):
         with held_thread(process, tid, timeout=1.0, plainly=True) as thread:
             stack = _frame_place(mappings, thread.registers, xstate_size) if thread else 0
-            if thread is None or not stack or _may_not_leave(thread):
+            if thread is None or not stack or _may_not_leave(thread) or _is_on_a_part(mappings, thread):
                 continue
             calls = InjectedCalls(thread, gadgets, stack, xstate_size)
             try:
@@ -257,11 +259,23 @@ def _frame_place(mappings: list[Mapping], registers: bytes, xstate_size: int) ->
     return frame_place(mappings, stack_pointer, xstate_size)
 
 
+def _is_on_a_part(mappings: list[Mapping], thread: HeldThread) -> bool:
+    """True for a thread in a handler on an alternate stack that lies within its own: data in use are right below it."""
+    stack_pointer = arch.stack_pointer(thread.registers)
+    mapping = mapping_at(mappings, stack_pointer)
+    if mapping is None:
+        return True
+    above = thread.process.memory.read_some(stack_pointer, min(mapping.end - stack_pointer, _MOST_LOOKED_AT))
+    return any(start <= stack_pointer < end for start, end in arch.alternate_stacks(above))
+
+
 def _callers(process: Process, mappings: list[Mapping]) -> list[int]:
     """Threads to ask, sleeping ones first: to them a moment's hold means least (proc_pid_syscall(5)).
 
-    Last those in uninterruptible sleep, which do not stop. Before all that: those that no seccomp filter confines.
+    First of all those whose call keeps count of the time that is left; last those in uninterruptible sleep, which do
+    not stop. Before all that: those that no seccomp filter confines.
     """
+    first: list[int] = []
     asleep: list[int] = []
     others: list[int] = []
     last: list[int] = []
@@ -271,6 +285,10 @@ def _callers(process: Process, mappings: list[Mapping]) -> list[int]:
         except (LivepatchError, OSError):
             continue
         sleeps = len(fields) == 9 and bool(frame_place(mappings, int(fields[7], 16), 4096))
-        chosen = last if thread_state(process, tid) == "D" else asleep if sleeps else others
-        chosen.append(tid)
-    return sorted(asleep + others + last, key=lambda tid: is_confined(process, tid))
+        if thread_state(process, tid) == "D":
+            last.append(tid)
+        elif sleeps:
+            (first if int(fields[0]) in arch.TAKEN_UP_AGAIN else asleep).append(tid)
+        else:
+            others.append(tid)
+    return sorted(first + asleep + others + last, key=lambda tid: is_confined(process, tid))

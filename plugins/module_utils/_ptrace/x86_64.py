@@ -38,12 +38,17 @@ _ERESTARTNOHAND = 514
 _RESTARTS = (512, 513, 514)
 _ERESTART_RESTARTBLOCK = 516
 # Calls that answer -EINTR by themselves when a stop interrupts them, where the kernel could as well have started them
-# again (signal(7), "Interruption of system calls ... by stop signals", and SO_RCVTIMEO/SO_SNDTIMEO): read write readv
-# writev, connect accept accept4, send/recv and their -msg and -mmsg forms, sem(timed)op, rt_sigtimedwait, the epoll
-# waits, io_(p)getevents, io_uring_enter. close is not among them: after -EINTR its descriptor is gone.
+# again (signal(7), "Interruption of system calls ... by stop signals", and SO_RCVTIMEO/SO_SNDTIMEO): the read and write
+# family, sendfile, splice, connect, accept, accept4, the send and recv family, sem(timed)op, rt_sigtimedwait, the epoll
+# waits, io_(p)getevents, io_uring_enter; and select, pselect6 and ppoll, where the kernel could not note in the
+# program's memory how much of the time is left. close is not among them: after -EINTR its descriptor is gone.
 _STARTED_AGAIN = frozenset(
-    (0, 1, 19, 20, 42, 43, 288, 44, 45, 46, 47, 299, 307, 65, 220, 128, 232, 281, 441, 208, 333, 426)
+    (0, 1, 17, 18, 19, 20, 295, 296, 327, 328, 40, 275, 42, 43, 288, 44, 45, 46, 47, 299, 307)
+    + (65, 220, 128, 232, 281, 441, 208, 333, 426, 23, 270, 271)
 )
+# Calls that go on after a stop as if there had been none, with the time that was left: poll, select, pselect6, ppoll,
+# nanosleep, clock_nanosleep, futex, futex_waitv, pause, rt_sigsuspend, wait4, waitid, flock, fcntl, msgsnd, msgrcv.
+TAKEN_UP_AGAIN = frozenset((7, 23, 270, 271, 35, 230, 202, 449, 34, 130, 61, 247, 73, 72, 69, 70))
 _SELECTORS = re.compile(re.escape(struct.pack("<4H", 0x33, 0, 0, 0x2B)))
 _HIDDEN_FORM = struct.pack("<q", -_ERESTARTNOHAND)
 _INTERRUPTED = struct.pack("<q", -errno.EINTR)
@@ -171,10 +176,21 @@ def interrupted_counters(stack: bytes) -> list[tuple[int, int]]:
     return [(at - 16, int.from_bytes(stack[at - 16 : at - 8], "little")) for at in _signal_frames(stack)]
 
 
+def alternate_stacks(stack: bytes) -> list[tuple[int, int]]:
+    """The alternate stacks [start, end) that threads had when the signal frames among these bytes were made."""
+    return [
+        (start, start + size)
+        for at in _signal_frames(stack)
+        if at >= 168
+        for start, _flags, size in [struct.unpack_from("<QQQ", stack, at - 168)]
+    ]
+
+
 def _signal_frames(stack: bytes) -> list[int]:
     """Where the segment selectors of signal frames lie among these bytes.
 
-    A frame is known by them (cs 0x33, ss 0x2b, struct sigcontext), three words behind the saved rsp.
+    A frame is known by them (cs 0x33, ss 0x2b, struct sigcontext), three words behind the saved rsp, and 168 bytes behind the
+    stack_t of struct ucontext.
     """
     return [match.start() for match in _SELECTORS.finditer(stack, 24)]
 

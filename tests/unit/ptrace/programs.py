@@ -1,12 +1,15 @@
 # Copyright (c) 2026 cgl.livepatch contributors
 # GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the tests of the ptrace room share: stopping all of a program, and a call in each of its threads."""
+"""What the tests of the ptrace room share: stopping all of a program, a call in each thread, signals all the time."""
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
+import signal
+import threading
 import time
 from typing import Callable
 
@@ -68,3 +71,38 @@ def wait_for_threads(pid: int, count: int, state: str = "S") -> None:
             return
         time.sleep(0.005)
     raise AssertionError("threads of %d: %s" % (pid, letters))
+
+
+class _Value(ctypes.Union):
+    _fields_ = [("number", ctypes.c_int), ("pointer", ctypes.c_void_p)]
+
+
+class Sender:
+    """Sends queued signals to a process as fast as they go, until told to stop; counts what was accepted.
+
+    The signals are `numbers` ones from SIGRTMIN on, in turn; their values go from 1 to 1000 and begin again.
+    """
+
+    def __init__(self, pid: int, numbers: int = 4) -> None:
+        self._pid = pid
+        self._numbers = numbers
+        self._end = threading.Event()
+        self._libc = ctypes.CDLL(None)
+        self._libc.sigqueue.argtypes = [ctypes.c_int, ctypes.c_int, _Value]
+        self.count = self.sum = 0
+        self._thread = threading.Thread(target=self._send)
+
+    def __enter__(self) -> Sender:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def _send(self) -> None:
+        while not self._end.wait(0.0002):
+            value = _Value(number=self.count % 1000 + 1)
+            if self._libc.sigqueue(self._pid, signal.SIGRTMIN + self.count % self._numbers, value) == 0:
+                self.count += 1
+                self.sum += value.number

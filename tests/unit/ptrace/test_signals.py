@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import threading
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from patching import Running, compile_program
-from programs import call_in_each_thread, stop_all
+from programs import Sender, call_in_each_thread, stop_all
 from snapshots import states, tracers
 
 from module_utils._process.process import Process
@@ -49,37 +48,6 @@ int main(void) {
     while (fgets(line, sizeof line, stdin)) { usleep(20000); printf("%ld %ld\n", (long)count, (long)sum); }
 }
 """
-
-
-class _Value(ctypes.Union):
-    _fields_ = [("number", ctypes.c_int), ("pointer", ctypes.c_void_p)]
-
-
-class Sender:
-    """Sends queued signals to a process as fast as they go, until told to stop; counts what was accepted."""
-
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
-        self._end = threading.Event()
-        self._libc = ctypes.CDLL(None)
-        self._libc.sigqueue.argtypes = [ctypes.c_int, ctypes.c_int, _Value]
-        self.count = self.sum = 0
-        self._thread = threading.Thread(target=self._send)
-
-    def __enter__(self) -> Sender:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        self._thread.join()
-
-    def _send(self) -> None:
-        while not self._end.wait(0.0002):
-            value = _Value(number=self.count % 1000 + 1)
-            if self._libc.sigqueue(self._pid, signal.SIGRTMIN + self.count % 4, value) == 0:
-                self.count += 1
-                self.sum += value.number
 
 
 @pytest.fixture(scope="module")
