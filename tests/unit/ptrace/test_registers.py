@@ -11,15 +11,20 @@ from pathlib import Path
 from typing import Callable
 
 import pytest
-from patching import Running, compile_program
+from patching import Running, compile_program, make_patch
 from programs import call_in_each_thread, stop_all
 from snapshots import descriptors, states, tracers
 
+from module_utils._engine.activate import Limits
+from module_utils._engine.operations import activate_patch, deactivate_patch, load_patch, unload_patch
+from module_utils._engine.outcome import Report
 from module_utils._process.process import Process
+from module_utils._process.selection import Selection
 from module_utils._ptrace import injected_call
 
-# One thread spins with known values in every general and vector register, the red zone, the flags and MXCSR, and looks
-# at them in each round; it is the leader, so that it is the one that makes the calls. Another one answers.
+# One thread spins with known values in every general, vector, mask and x87 register, the red zone, the flags, MXCSR,
+# the x87 control word and the base of gs, and looks at them in each round; it is the leader, so that it is the one
+# that makes the calls. Another one answers.
 SPINNER = r"""
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -27,16 +32,20 @@ SPINNER = r"""
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 static volatile long rounds, wrong;
 static volatile int asked;
-uint64_t values[64][8], seen[64][8], general[16];
+uint64_t values[64][8], seen[64][8], general[16], masks[8];
+long double floats[8], same_floats[8];
+uint16_t float_control = 0x0f7f, same_float_control; /* round to zero, extended precision */
 static char other_stack[65536];
 
 #if VECTOR == 512
 #define MOVE "vmovdqu64"
 #define REG "zmm"
 #define COUNT 32
+#define EACH_MASK(DO) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7)
 #define EACH(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8) DO(9) DO(10) DO(11) DO(12) DO(13) DO(14) DO(15) \
     DO(16) DO(17) DO(18) DO(19) DO(20) DO(21) DO(22) DO(23) DO(24) DO(25) DO(26) DO(27) DO(28) DO(29) DO(30) DO(31)
 #else
@@ -48,16 +57,28 @@ static char other_stack[65536];
 #define REG "xmm"
 #endif
 #define COUNT 16
+#define EACH_MASK(DO)
 #define EACH(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8) DO(9) DO(10) DO(11) DO(12) DO(13) DO(14) DO(15)
 #endif
 #define TAKE(n) MOVE " values+64*" #n "(%%rip), %%" REG #n "\n"
+#define TAKE_MASK(n) "kmovq values+64*" #n "+8(%%rip), %%k" #n "\n"
+#define GIVE_MASK(n) "kmovq %%k" #n ", masks+8*" #n "(%%rip)\n"
+#define TAKE_FLOAT(n) "fldt floats+16*(7-" #n ")(%%rip)\n"
+#define GIVE_FLOAT(n) "fstpt same_floats+16*" #n "(%%rip)\n"
+#define EACH_FLOAT(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7)
 #define GIVE(n) MOVE " %%" REG #n ", seen+64*" #n "(%%rip)\n"
 
+__attribute__((noinline, noipa)) int work(int x) { return x + (int)getpid() * 0 + 1; }
 __attribute__((noinline)) static void round_of_spinning(void) {
     memset(seen, 0, sizeof seen);
     memset(general, 0, sizeof general);
+    memset(masks, 0, sizeof masks);
+    memset(same_floats, 0, sizeof same_floats);
     __asm__ volatile(
         EACH(TAKE)
+        EACH_MASK(TAKE_MASK)
+        "fninit\n fldcw float_control(%%rip)\n"
+        EACH_FLOAT(TAKE_FLOAT)
         "push %%rbp\n push %%rbx\n"
         "movabs $0x1111111111111111, %%rbx\n movabs $0x2222222222222222, %%rdx\n movabs $0x3333333333333333, %%rsi\n"
         "movabs $0x4444444444444444, %%rdi\n movabs $0x5555555555555555, %%rbp\n movabs $0x6666666666666666, %%r8\n"
@@ -75,6 +96,10 @@ __attribute__((noinline)) static void round_of_spinning(void) {
         "mov -8(%%rsp), %%rax\n xor %%rax, general(%%rip)\n mov -120(%%rsp), %%rbx\n xor %%rbx, general+8(%%rip)\n"
         "pop %%rbx\n pop %%rbp\n"
         EACH(GIVE)
+        EACH_MASK(GIVE_MASK)
+        "fnstcw same_float_control(%%rip)\n"
+        EACH_FLOAT(GIVE_FLOAT)
+        "fninit\n"
         ::: "rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "memory", "cc");
     static const uint64_t expected[16] = {0, 0, 0x2222222222222222, 0x3333333333333333, 0x4444444444444444,
         0x5555555555555555, 0x6666666666666666, 0x7777777777777777, 0x8888888888888888, 0x9999999999999999,
@@ -82,6 +107,9 @@ __attribute__((noinline)) static void round_of_spinning(void) {
     if (memcmp(expected, general, sizeof general)) wrong |= 1;
     for (int index = 0; index < COUNT; index++)
         if (memcmp(values[index], seen[index], VECTOR / 8)) wrong |= 2;
+    for (int index = 1; index < 8 && VECTOR == 512; index++) if (masks[index] != values[index][1]) wrong |= 32;
+    for (int index = 0; index < 8; index++) if (memcmp(&floats[index], &same_floats[index], 10)) wrong |= 64;
+    if (same_float_control != float_control) wrong |= 128;
     rounds++;
 }
 
@@ -92,7 +120,7 @@ static void *answer(void *nothing) {
         while (rounds < before + 3) usleep(1000);
         asked = 1;
         while (asked) usleep(1000);
-        printf("%ld\n", wrong);
+        printf("%ld\n", wrong + (work(1) - 2) * 1000);
     }
     _exit(0);
 }
@@ -101,6 +129,7 @@ int main(void) {
     pthread_t thread;
     stack_t mine = {.ss_sp = other_stack, .ss_size = sizeof other_stack}, now;
     sigset_t mask, blocked;
+    uint64_t base = 0;
     unsigned control = 0x9fc0, status; /* round to negative, flush to zero, all exceptions masked */
     setvbuf(stdout, 0, _IOLBF, 0);
     pthread_create(&thread, 0, answer, 0);
@@ -110,6 +139,8 @@ int main(void) {
     __asm__ volatile("ldmxcsr %0" :: "m"(control));
     for (int index = 0; index < 64; index++)
         for (int part = 0; part < 8; part++) values[index][part] = 0x0123456789abcdefu * (index * 8 + part + 1);
+    for (int index = 0; index < 8; index++) floats[index] = 1.0L / (index + 3);
+    syscall(SYS_arch_prctl, 0x1001 /* ARCH_SET_GS */, 0x123456789000);
     puts("ready");
     for (;;) {
         round_of_spinning();
@@ -120,6 +151,8 @@ int main(void) {
         if ((status & ~0x3fu) != control) wrong |= 4;
         if (now.ss_sp != mine.ss_sp || now.ss_size != mine.ss_size || now.ss_flags) wrong |= 8;
         if (memcmp(&mask, &blocked, 8)) wrong |= 16;
+        syscall(SYS_arch_prctl, 0x1004 /* ARCH_GET_GS */, &base);
+        if (base != 0x123456789000) wrong |= 256;
         asked = 0;
     }
 }
@@ -128,13 +161,13 @@ int main(void) {
 
 def _widest() -> int:
     flags = Path("/proc/cpuinfo").read_text()
-    return 512 if " avx512f " in flags else 256 if " avx " in flags else 128
+    return 512 if " avx512bw " in flags else 256 if " avx " in flags else 128
 
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     wide = _widest()
-    machine = {512: "-mavx512f", 256: "-mavx"}.get(wide, "-msse2")
+    machine = {512: "-mavx512bw", 256: "-mavx"}.get(wide, "-msse2")
     folder = tmp_path_factory.mktemp("spinner")
     return compile_program(folder, "spinner", SPINNER, "-DVECTOR=%d" % wide, machine, "-w", "-no-pie", "-mno-red-zone")
 
@@ -149,6 +182,30 @@ def test_state_survives_stops_and_calls(program: Path) -> None:
         for _turn in range(50):
             call_in_each_thread(process)
         assert running.ask("called") == "0"
+
+
+@pytest.mark.parametrize(
+    ("forms", "consistency"), [(("byte", "jump"), "entry"), (("jump",), "atomic")], ids=["byte", "stop"]
+)
+def test_state_survives_a_patch(program: Path, tmp_path: Path, forms: tuple[str, ...], consistency: str) -> None:
+    """A patch is loaded, switched there and back, and unloaded: nothing that the spinning thread holds has changed."""
+    fixed = "#include <unistd.h>\nint work(int x) { return x + (int)getpid() * 0 + 6; }"
+    patch = make_patch(tmp_path, program, fixed, ["work"])
+    with Running(program) as running:
+        chosen, limits = Selection(pids=(running.pid,)), Limits(max_stop=5.0, timeout=30.0, consistency=consistency)
+        for _turn in range(3):
+            _must(load_patch(patch, chosen, forms=forms))
+            for _switch in range(3):
+                _must(activate_patch("fix", chosen, limits))
+                assert running.ask("active") == "5000"
+                _must(deactivate_patch("fix", chosen, limits))
+            _must(unload_patch("fix", chosen, 30.0))
+            assert running.ask("unloaded") == "0"
+
+
+def _must(report: Report) -> None:
+    (outcome,) = report.outcomes
+    assert (outcome.error, outcome.changed, outcome.verified) == (None, True, True)
 
 
 # Every touch of a thread on the way of a call; each is a point at which we may die.
