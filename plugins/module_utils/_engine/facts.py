@@ -171,7 +171,7 @@ def _obstacles(process: Process, objects: list[MappedObject]) -> list[str]:
     reasons = []
     if not objects:
         reasons.append("no object in it has a build-id")
-    tracer = process.status("TracerPid")
+    tracer = process.status("TracerPid", "task/%d/" % process.living_thread())
     if tracer not in ("", "0"):
         reasons.append("it is being traced by process %s" % tracer)
     if any(found.header.machine != os.uname().machine for found in objects):

@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One run at a time on one process: whoever comes second waits, or is told who is at it.
 
-The lock is an flock(2) on /proc/PID/mem: only who may trace the process can open it, it leaves no file behind, and it
-ends with the run that holds it, however that dies. Runs that see the process through different mounts of proc (one on
+The lock is an flock(2) on /proc/PID/personality: only root and the process's own user can open it, it is there as long as
+any thread of the process (unlike /proc/PID/mem, which ends with the first one), it leaves no file behind, and it ends
+with the run that holds it, however that dies. Runs that see the process through different mounts of proc (one on
 the host, one in a container) do not see each other's lock; tracing then keeps them apart (already_traced).
 """
 
@@ -29,7 +30,7 @@ def exclusive(process: Process, timeout: float) -> Iterator[None]:
 
     Raises LivepatchError already_traced when another run is at it all that time, not_permitted, process_gone.
     """
-    descriptor = process.open("mem", os.O_RDWR)
+    descriptor = process.open("personality")
     try:
         end = time.monotonic() + timeout
         while not _locked(descriptor):

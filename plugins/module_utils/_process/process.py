@@ -8,17 +8,25 @@ from __future__ import annotations
 import errno
 import os
 from types import TracebackType
+from typing import Callable, TypeVar
 
 from .._errors import LivepatchError
 from .maps import Mapping, parse_maps
 from .memory import Memory
+
+# What a thread gives back when it exits, the first one, whose files those in /proc/PID are, like any other.
+_GIVEN_BACK = frozenset(("auxv", "exe", "fd", "maps", "mem", "root"))
+_PF_EXITING = 0x4
+_Result = TypeVar("_Result")
 
 
 class Process:
     """A running process, known by PID and start time.
 
     Everything is opened relative to a descriptor of /proc/PID, which stays bound to this very process: once it has
-    exited, nothing can be read or written through it, whoever has the PID then.
+    exited, nothing can be read or written through it, whoever has the PID then. The process lives while any thread of
+    it does: when its first one has ended (pthread_exit(3) in main), /proc/PID has no memory and no files any more, and
+    those of another thread, /proc/PID/task/TID, are used.
     """
 
     def __init__(self, pid: int) -> None:
@@ -59,25 +67,11 @@ class Process:
 
     def open(self, name: str, flags: int = os.O_RDONLY) -> int:
         """A descriptor of /proc/PID/`name`. Raises LivepatchError process_gone or not_permitted, and OSError."""
-        try:
-            return os.open(name, flags | os.O_CLOEXEC, dir_fd=self._folder)
-        except OSError as error:
-            raise self._explain(error, name) from None
+        return self._reach(name, lambda path: os.open(path, flags | os.O_CLOEXEC, dir_fd=self._folder))
 
     def read_bytes(self, name: str) -> bytes:
         """The content of /proc/PID/`name`. Raises as `open` does."""
-        descriptor = self.open(name)
-        try:
-            parts: list[bytes] = []
-            while True:
-                part = os.read(descriptor, 1 << 16)
-                if not part:
-                    return b"".join(parts)
-                parts.append(part)
-        except OSError as error:
-            raise self._explain(error, name) from None
-        finally:
-            os.close(descriptor)
+        return self._reach(name, self._read)
 
     def read_text(self, name: str) -> str:
         """The content of /proc/PID/`name` as text; bytes that are not UTF-8 are kept as surrogates."""
@@ -86,8 +80,8 @@ class Process:
     def link(self, name: str) -> str:
         """Where the link /proc/PID/`name` points, or an empty text when that may not be known."""
         try:
-            return os.readlink(name, dir_fd=self._folder)
-        except OSError:
+            return self._reach(name, lambda path: os.readlink(path, dir_fd=self._folder))
+        except (LivepatchError, OSError):
             return ""
 
     def stat(self) -> list[str]:
@@ -127,22 +121,25 @@ class Process:
         """The numbers of its open files. Raises LivepatchError process_gone or not_permitted."""
         return self._numbers("fd")
 
-    def _numbers(self, folder: str) -> list[int]:
+    def thread_stat(self, tid: int) -> list[str]:
+        """As `stat`, of one thread; empty when it is gone."""
         try:
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._folder)
-            try:
-                return [int(name) for name in os.listdir(descriptor)]
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            raise self._explain(error, folder) from None
+            return self.read_text("task/%d/stat" % tid).rpartition(")")[2].split()
+        except (LivepatchError, OSError):
+            return []
+
+    def living_thread(self) -> int:
+        """A thread that has not begun to exit, the first one where it has not; 0 when there is none left."""
+        if self._lives(self.pid):
+            return self.pid
+        try:
+            return next((tid for tid in self.threads() if self._lives(tid)), 0)
+        except LivepatchError:
+            return 0
 
     def has_exited(self) -> bool:
-        """True when the process is gone or only its zombie is left."""
-        try:
-            return self.stat()[0] in "ZX"
-        except LivepatchError:
-            return True
+        """True when no thread of it is left that has not begun to exit."""
+        return not self.living_thread()
 
     @property
     def memory(self) -> Memory:
@@ -151,6 +148,51 @@ class Process:
             self._memory_descriptor = self.open("mem", os.O_RDWR)
             self._memory = Memory(self._memory_descriptor, str(self))
         return self._memory
+
+    def _lives(self, tid: int) -> bool:
+        fields = self.thread_stat(tid)
+        return bool(fields) and not int(fields[6]) & _PF_EXITING
+
+    def _read(self, path: str) -> bytes:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._folder)
+        try:
+            parts: list[bytes] = []
+            while True:
+                part = os.read(descriptor, 1 << 16)
+                if not part:
+                    return b"".join(parts)
+                parts.append(part)
+        finally:
+            os.close(descriptor)
+
+    def _numbers(self, folder: str) -> list[int]:
+        descriptor = self.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            return [int(name) for name in os.listdir(descriptor)]
+        except OSError as error:
+            raise self._explain(error, folder) from None
+        finally:
+            os.close(descriptor)
+
+    def _reach(self, name: str, act: Callable[[str], _Result]) -> _Result:
+        """What `act` returns for the path of `name` below /proc/PID; again where the thread that led there exited."""
+        while True:
+            path = self._path(name)
+            try:
+                result = act(path)
+                # Of a thread that has given its memory back, maps is empty, and no error.
+                if result != b"" or self._path(name) == path:
+                    return result
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ESRCH) or self._path(name) == path:
+                    raise self._explain(error, name) from None
+
+    def _path(self, name: str) -> str:
+        if name.partition("/")[0] in _GIVEN_BACK:
+            tid = self.living_thread()
+            if tid not in (0, self.pid):
+                return "task/%d/%s" % (tid, name)
+        return name
 
     def _explain(self, error: OSError, name: str) -> LivepatchError | OSError:
         if error.errno in (errno.EPERM, errno.EACCES):

@@ -23,4 +23,9 @@ def shares_parents_memory(process: Process) -> bool:
     parent = int(process.stat()[1])
     if number is None or parent == 0:
         return False
-    return int(ctypes.CDLL(None).syscall(number, process.pid, parent, _KCMP_VM, 0, 0)) == 0
+    try:
+        with Process(parent) as other:
+            threads = process.living_thread(), other.living_thread()
+    except LivepatchError:
+        return False
+    return all(threads) and int(ctypes.CDLL(None).syscall(number, *threads, _KCMP_VM, 0, 0)) == 0

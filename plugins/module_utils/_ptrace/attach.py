@@ -58,29 +58,22 @@ def is_confined(process: Process, tid: int) -> bool:
         return False
 
 
-def _thread_file(process: Process, tid: int, name: str) -> str:
-    try:
-        return process.read_text("task/%d/%s" % (tid, name))
-    except LivepatchError:
-        return ""
-
-
 def thread_state(process: Process, tid: int) -> str:
     """One letter as in proc_pid_stat(5): R, S, D, ...; empty when the thread is gone."""
-    return _thread_file(process, tid, "stat").rpartition(")")[2].strip()[:1]
+    return "".join(process.thread_stat(tid)[:1])
 
 
 def runs_no_code(process: Process, tid: int) -> bool:
     """True for a thread that is gone or exiting, or is the kernel's (io_uring's workers)."""
-    fields = _thread_file(process, tid, "stat").rpartition(")")[2].split()
+    fields = process.thread_stat(tid)
     return not fields or fields[0] in "ZX" or bool(int(fields[6]) & (_PF_EXITING | _PF_IO_WORKER | _PF_KTHREAD))
 
 
 def _tracer(process: Process, tid: int) -> int:
-    for line in _thread_file(process, tid, "status").splitlines():
-        if line.startswith("TracerPid:"):
-            return int(line.split()[1])
-    return 0
+    try:
+        return int(process.status("TracerPid", "task/%d/" % tid) or 0)
+    except (LivepatchError, OSError):
+        return 0
 
 
 def _explain(process: Process, tid: int, error: OSError) -> LivepatchError:
