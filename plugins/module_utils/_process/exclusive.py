@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One run at a time on one process: whoever comes second waits, or is told who is at it.
 
-The lock is an flock(2) on /proc/PID/personality: only root and the process's own user can open it, it is there as long as
-any thread of the process (unlike /proc/PID/mem, which ends with the first one), it leaves no file behind, and it ends
-with the run that holds it, however that dies. Runs that see the process through different mounts of proc (one on
-the host, one in a container) do not see each other's lock; tracing then keeps them apart (already_traced).
+The lock is an flock(2) on /proc/PID/personality: only root and the process's own user can open it, it is there as long
+as any thread of the process (/proc/PID/mem ends with the first one), it leaves no file behind, and it ends with the run
+that holds it, however that dies. Runs that see the process through different mounts of proc (one on the host, one in a
+container) do not see each other's lock; tracing then keeps them apart (already_traced).
 """
 
 from __future__ import annotations

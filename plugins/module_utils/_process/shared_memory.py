@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 
+from .._errors import LivepatchError
 from .process import Process
 
 _SYS_KCMP = {"x86_64": 312, "aarch64": 272}
