@@ -189,8 +189,8 @@ def alternate_stacks(stack: bytes) -> list[tuple[int, int]]:
 def _signal_frames(stack: bytes) -> list[int]:
     """Where the segment selectors of signal frames lie among these bytes.
 
-    A frame is known by them (cs 0x33, ss 0x2b, struct sigcontext), three words behind the saved rsp, and 168 bytes behind the
-    stack_t of struct ucontext.
+    A frame is known by them (cs 0x33, ss 0x2b, struct sigcontext), three words behind the saved rsp, and 168 bytes
+    behind the stack_t of struct ucontext.
     """
     return [match.start() for match in _SELECTORS.finditer(stack, 24)]
 

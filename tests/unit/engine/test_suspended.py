@@ -289,9 +289,7 @@ def test_what_the_program_keeps_of_the_patch(tmp_path: Path, program: Path, sour
         assert running.ask("w") == "1"
 
 
-def test_a_thread_that_has_ended_is_not_inside(
-    tmp_path: Path, program: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_thread_that_has_ended_is_not_inside(tmp_path: Path, program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its stack, which the C library keeps, still leads into the patch. That keeps nothing from being unloaded."""
     patch = make_patch(tmp_path, program, NEW_WORK.replace("while (times--)", ""), ["work"])
     with Running(program) as running, Process(running.pid) as process:
