@@ -18,7 +18,7 @@ SCRIPTS := .ci/run tests/fleet tests/testbed/host-init $(wildcard tools/* demo/r
 LINTS := ruff ruff-format mypy shellcheck changelog ansible-lint docs-lint
 TESTS := $(LINTS) units sanity units-by-ansible-test galaxy-import testbed integration fleet-rollout test-demo test-redis
 
-.PHONY: help test demo lint bench figures deaths ready clean $(TESTS)
+.PHONY: help test demo lint bench figures deaths endurance ready clean $(TESTS)
 
 help: ## say what there is
 	@echo "cgl.livepatch: what you can make"
@@ -60,6 +60,9 @@ units: ready ## the unit tests
 
 deaths: ready ## the tool killed, or halted, at every single point at which it touches a program (10 minutes)
 	$(STEP) --tests $@ env LIVEPATCH_DEATHS=all python -m pytest -n 2 tests/unit/engine/test_deaths.py
+
+endurance: ready ## load, activate, deactivate, unload 10,000 times under load (CYCLES=N), with a histogram (20 minutes)
+	@LIVEPATCH_CYCLES=$(or $(CYCLES),10000) python -m pytest -q tests/unit/engine/test_endurance.py
 
 sanity: ready ## ansible-test sanity, nothing ignored
 	$(STEP) --tests $@ tools/ansible-test sanity --color no
