@@ -4,8 +4,9 @@
 // A program of many threads that each wake up at fixed times and note how late they were: the worst pause of any thread,
 // seen from inside. Each beat also calls beat_value(), which a patch can replace.
 //
-// heartbeat THREADS PERIOD_US DEPTH (calls on the stack of each thread below the one that waits, 0); on standard input "reset" and "report" (answers: worst lateness in us, median of the
-// threads' worst latenesses in us, beats, new values seen).
+// heartbeat THREADS PERIOD_US DEPTH HEAP_MIB; on standard input "reset" and "report" (answers: worst lateness in us, median
+// of the threads' worst latenesses in us, beats, new values seen). DEPTH: calls on each thread's stack below the one that
+// waits (0); HEAP_MIB: what is kept on the heap (0).
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdatomic.h>
@@ -91,6 +92,10 @@ int main(int count, char **words)
             return 1;
         }
     }
+    size_t heap = count > 4 ? strtoul(words[4], NULL, 0) << 20 : 0;
+    unsigned long *filled = malloc(heap + 1);
+    for (size_t at = 0; at < heap / sizeof *filled; at++) // numbers, and pointers into itself
+        filled[at] = at % 3 ? (unsigned long)&filled[at] : at;
     setvbuf(stdout, NULL, _IOLBF, 0);
     puts("ready");
     char line[64];

@@ -17,6 +17,7 @@ from typing import Callable
 import byte_share
 import calls
 import latency
+import looks
 import module_run
 import patch_size
 import pauses
@@ -73,6 +74,11 @@ def _latency(folder: Path, rounds: int) -> list[Table]:
     return [(title % (latency.CLIENTS, latency.SECONDS, turns), latency.HEADINGS, latency.measure(folder, turns))]
 
 
+def _looks(folder: Path, rounds: int) -> list[Table]:
+    title = "Looking who is inside a patch, one thread after the other, then in memory"
+    return [(title, looks.HEADINGS, looks.measure(folder, rounds))]
+
+
 def _module_run(folder: Path, _rounds: int) -> list[Table]:
     title = "One module run on a host, a program with 6000 functions"
     return [(title, module_run.HEADINGS, module_run.measure(folder))]
@@ -88,6 +94,7 @@ TABLES: dict[str, Callable[[Path, int], list[Table]]] = {
     "patch-size": _patch_size,
     "processes": _processes,
     "calls": _calls,
+    "looks": _looks,
     "latency": _latency,
     "module-run": _module_run,
     "byte-share": _byte_share,

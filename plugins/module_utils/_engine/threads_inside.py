@@ -49,11 +49,11 @@ class StackTop:
 
 @dataclass
 class Looks:
-    """What looking at each thread found; `held_us` is the longest that one of them was held, microseconds."""
+    """What looking at each thread found; `held_us` is how long each of them was held, microseconds."""
 
     inside: Inside | None = None
     tops: list[StackTop] = field(default_factory=list)
-    held_us: int = 0
+    held_us: list[int] = field(default_factory=list)
 
 
 @dataclass
@@ -104,7 +104,7 @@ def anyone_inside(process: Process, ranges: list[tuple[int, int]], timeout: floa
             with held_thread(process, tid, timeout) as thread:
                 copied = _copy(process, mappings, thread.registers) if thread else None
             if thread is not None and copied is not None:
-                looks.held_us = max(looks.held_us, thread.held_us)
+                looks.held_us.append(thread.held_us)
                 looks.tops.append(stack_top(copied.registers))
                 looks.inside = _inside(tid, copied, wanted)
             elif not runs_no_code(process, tid):

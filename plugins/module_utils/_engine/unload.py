@@ -92,7 +92,7 @@ def _wait_until_left(process: Process, region: Region, timeout: float) -> int:
         # Twice: what the program moved from a place not yet read to one already read, it did not move back.
         for _turn in range(2):
             looks = as_tracer(lambda: anyone_inside(process, _everything(region), _LOOK))
-            held_us = max(held_us, looks.held_us)
+            held_us = max([held_us, *looks.held_us])
             inside = looks.inside or memory.find(looks.tops)
             if inside:
                 break
