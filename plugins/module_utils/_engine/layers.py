@@ -112,7 +112,8 @@ class Layers:
         """The patches that are to count as active, in order; what was under way when a tool died is decided.
 
         An activation that did not get to its end is taken back, with what it replaces; a deactivation that began is
-        completed.
+        completed. What else is active at the same places stays so, also where only the program's own bytes are there:
+        the way from one patch to another may lead by these.
         """
         states = {region.id: region.mutable.state for region in self.regions}
         standings = {region.id: self.standing(region) for region in self.regions}
@@ -124,7 +125,16 @@ class Layers:
             ACTIVE: {"active", MIXED, UNCLEAR},
             LOADED: {"active"},
         }
-        return [region for region in self.regions if standings[region.id] in stay[states[region.id]]]
+        under_way = [region for region in self.bound if region.mutable.state in (ACTIVATING, DEACTIVATING)]
+        passed = {place_of(site) for region in under_way for site in region.sites}
+        between = [
+            region
+            for region in self.bound
+            if region.mutable.state == ACTIVE and passed.intersection(place_of(site) for site in region.sites)
+        ]
+        return [
+            region for region in self.regions if standings[region.id] in stay[states[region.id]] or region in between
+        ]
 
     def state(self, region: Region) -> str:
         """What a region is: "active", "loaded", or MIXED, in between or with other bytes than known ones."""
