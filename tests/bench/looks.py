@@ -1,7 +1,7 @@
 # Copyright (c) 2026 cgl.livepatch contributors
 # GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What it costs a program to be asked whether anybody is inside a patch: threads, one by one, then all of its memory."""
+"""What it costs to be asked whether anybody is inside a patch: threads, one by one, then all of the memory."""
 
 from __future__ import annotations
 

@@ -90,15 +90,10 @@ class DiskObjects:
     def __init__(self) -> None:
         self._known: dict[tuple[int, int, int, int], str] = {}
 
-    def build_id(self, process: Process, path: str) -> str:
-        """The build-id of the file at `path` in the root of `process`, empty when there is no such object."""
+    def build_id(self, process: Process, found: MappedObject) -> str:
+        """The build-id of the file where a mapped object was; empty when there is no such object."""
         try:
-            root = process.open("root", os.O_PATH)
-            try:
-                # What lies at the path now may be anything, and opening a device (a watchdog, a tape) is an act.
-                descriptor = os.open(path.lstrip("/"), os.O_PATH | os.O_CLOEXEC, dir_fd=root)
-            finally:
-                os.close(root)
+            descriptor = _open_file(process, found)
         except (OSError, LivepatchError):
             return ""
         try:
@@ -113,6 +108,28 @@ class DiskObjects:
             return ""
         finally:
             os.close(descriptor)
+
+
+def _open_file(process: Process, found: MappedObject) -> int:
+    """What lies now where an object was mapped from, with O_PATH: to open a device (a watchdog, a tape) is an act.
+
+    Its path in /proc/PID/maps begins at the root of the mount namespace, in our own at ours; a process may have another
+    root (chroot(2)), and have mapped files from outside it before. Where there is no way to such a file by its path, it
+    is the file that is mapped, unless that was deleted. Raises OSError, LivepatchError.
+    """
+    flags, root = os.O_PATH | os.O_CLOEXEC, process.link("root").rstrip("/")
+    if found.path.startswith(root + "/"):
+        folder = process.open("root", os.O_PATH)
+        try:
+            return os.open(found.path[len(root) :].lstrip("/"), flags, dir_fd=folder)
+        finally:
+            os.close(folder)
+    if process.link("ns/mnt") == os.readlink("/proc/self/ns/mnt"):
+        return os.open(found.path, flags)
+    if found.deleted:
+        raise FileNotFoundError(found.path)
+    last = next(mapping.end for mapping in process.maps() if mapping.start == found.start)
+    return process.open("map_files/%x-%x" % (found.start, last), flags)
 
 
 def _process(
@@ -132,7 +149,7 @@ def _process(
 
 
 def _object(process: Process, found: MappedObject, disk: DiskObjects) -> dict[str, str]:
-    on_disk = disk.build_id(process, found.path)
+    on_disk = disk.build_id(process, found)
     drift = "none" if on_disk == found.build_id else "replaced" if on_disk else "deleted"
     return {"path": found.path, "build_id": found.build_id, "disk_build_id": on_disk, "drift": drift}
 

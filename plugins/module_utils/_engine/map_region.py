@@ -18,7 +18,7 @@ from .._ptrace.tracer import as_tracer
 from .region import NAME, file_name
 
 _MAP_PRIVATE, _MAP_FIXED_NOREPLACE = 2, 0x100000
-_MFD_CLOEXEC, _MFD_EXEC = 1, 0x10
+_MFD_CLOEXEC, _MFD_NOEXEC_SEAL, _MFD_EXEC = 1, 8, 0x10
 # One hold of the thread is kept well under a millisecond: this many calls, then it runs on before the next hold.
 _CALLS_A_HOLD = 6
 
@@ -84,9 +84,12 @@ def _map_region(process: Process, patch_id: str, parts: list[tuple[tuple[int, in
 
 def _make_file(process: Process, calls: InjectedCalls, patch_id: str) -> int:
     name = calls.place_text(NAME + patch_id)
-    descriptor = calls.call("memfd_create", name, _MFD_CLOEXEC | _MFD_EXEC)
-    if descriptor == -errno.EINVAL:  # MFD_EXEC came with Linux 6.3
-        descriptor = calls.call("memfd_create", name, _MFD_CLOEXEC)
+    # MFD_EXEC came with Linux 6.3; where vm.memfd_noexec is 2 only files are allowed that cannot be executed, but they
+    # can be mapped so.
+    for flags in (_MFD_EXEC, 0, _MFD_NOEXEC_SEAL):
+        descriptor = calls.call("memfd_create", name, _MFD_CLOEXEC | flags)
+        if descriptor not in (-errno.EINVAL, -errno.EACCES):
+            break
     if descriptor < 0:
         raise _refused(process, "memfd_create", descriptor)
     return descriptor

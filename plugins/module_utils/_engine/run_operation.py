@@ -19,7 +19,7 @@ from .._process.exclusive import exclusive
 from .._process.maps import Mapping
 from .._process.objects import several_copies
 from .._process.process import Process
-from .._process.selection import ObjectFinder, Selection, exe_of, missing_pids, selected
+from .._process.selection import ObjectFinder, Selection, check_numbering, exe_of, missing_pids, selected
 from .._process.shared_memory import shares_parents_memory
 from .._ptrace.watchdog import Watched, watched
 from .load import left_open
@@ -63,6 +63,7 @@ class _Begun:
 
 def run(operation: Operation) -> Report:
     """Carry out an operation. Raises LivepatchError when it cannot even be known which processes are meant."""
+    check_numbering()
     outcomes, unreadable = [], 0
     for pid in missing_pids(operation.selection):
         error = LivepatchError("process_gone", "there is no process %d" % pid)

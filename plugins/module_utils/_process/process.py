@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Callable, TypeVar
 
 from .._errors import LivepatchError
+from .denied import denied
 from .maps import Mapping, parse_maps
 from .memory import Memory
 
@@ -194,9 +195,18 @@ class Process:
                 return "task/%d/%s" % (tid, name)
         return name
 
+    def _users(self) -> list[str]:
+        """Its real, effective, saved and file system user, empty where they may not be known (proc(5), hidepid)."""
+        try:
+            descriptor = os.open("status", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._folder)
+            with open(descriptor, encoding="utf-8", errors="replace") as stream:
+                return next((line.split()[1:] for line in stream if line.startswith("Uid:")), [])
+        except OSError:
+            return []
+
     def _explain(self, error: OSError, name: str) -> LivepatchError | OSError:
         if error.errno in (errno.EPERM, errno.EACCES):
-            return LivepatchError("not_permitted", "not allowed to read or write /proc/%d/%s" % (self.pid, name))
+            return denied("not allowed to read or write /proc/%d/%s" % (self.pid, name), self._users())
         if error.errno in (errno.ENOENT, errno.ESRCH):
             return LivepatchError("process_gone", "process %d has exited" % self.pid)
         return error

@@ -81,6 +81,23 @@ def selected(selection: Selection) -> Iterator[Process]:
                 yield process
 
 
+def check_numbering() -> None:
+    """Raises LivepatchError where /proc numbers processes otherwise than the kernel does for us (pid_namespaces(7)).
+
+    A process found by its number there would be another one to ptrace(2).
+    """
+    try:
+        same = os.readlink("/proc/self") == str(os.getpid())
+    except OSError:
+        same = False
+    if not same:
+        raise LivepatchError(
+            "not_permitted",
+            "/proc shows the processes of another PID namespace than that of this task",
+            "Run the task on the host itself, or mount proc anew in the container (mount -t proc proc /proc).",
+        )
+
+
 def missing_pids(selection: Selection) -> list[int]:
     """The pids that are named and do not exist now."""
     return [pid for pid in sorted(selection.pids) if not os.path.isdir("/proc/%d" % pid)]

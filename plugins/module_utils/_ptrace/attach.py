@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import errno
+import os
 
 from .._errors import LivepatchError
 from .._process.process import Process
@@ -88,5 +89,11 @@ def _explain(process: Process, tid: int, error: OSError) -> LivepatchError:
             name = "process %d" % tracer
         return LivepatchError("already_traced", "%s is being traced by %s" % (process, name))
     if error.errno == errno.EPERM:
-        return LivepatchError("not_permitted", "not allowed to trace %s (thread %d)" % (process, tid))
+        os.close(process.open("mem", os.O_RDWR))  # where that is denied, too, the error says why
+        return LivepatchError(
+            "not_permitted",
+            "%s may be looked into, but not traced: someone outside this PID namespace traces it, or ptrace is "
+            "forbidden to this task" % process,
+            "End the other tracer (a debugger on the container's host), or run the task on the host itself.",
+        )
     return LivepatchError("internal", "cannot trace thread %d of %s: %s" % (tid, process, error))

@@ -136,7 +136,11 @@ def test_each_write_fails_once(
 
 @pytest.mark.parametrize(
     ("limit", "value", "call"),
-    [(resource.RLIMIT_AS, None, "mmap"), (resource.RLIMIT_NOFILE, 0, "memfd_create")],
+    [
+        (resource.RLIMIT_AS, None, "mmap"),
+        (resource.RLIMIT_DATA, 4096, "mmap"),
+        (resource.RLIMIT_NOFILE, 0, "memfd_create"),
+    ],
 )
 def test_the_program_is_at_its_limits(made: tuple[Path, Patch], limit: int, value: int | None, call: str) -> None:
     """No more memory, or no more files: the kernel's refusal is told, and nothing stays behind."""

@@ -1,11 +1,10 @@
 # Copyright (c) 2026 cgl.livepatch contributors
 # GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Programs that stand still, are traced, belong to others, or never hold still."""
+"""Programs that stand still, or never hold still; coroutines; libraries that come and go; several of a name."""
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from patching import Running, compile_program, livepatch_mappings, make_patch
-from snapshots import descriptors, snapshot, states, tracers
+from snapshots import descriptors, states
 
 from module_utils._engine import map_region
 from module_utils._engine.activate import Limits
@@ -198,65 +197,6 @@ static void prepare(void) {
     with Running(program) as running:
         _there_and_back(patch, running.pid, ("jump",), "atomic", times=40)
         assert running.ask("?") == "3"
-
-
-def test_another_tracer(tmp_path: Path) -> None:
-    """A program under another tracer is left alone, and the tracer is named."""
-    program, patch = _made(tmp_path, "static void prepare(void) {}")
-    with Running(program) as running:
-        chosen = Selection(pids=(running.pid,))
-        assert _only(load_patch(patch, chosen, forms=("jump",))).error is None
-        before = snapshot(running.pid)
-        reading, writing = os.pipe()
-        tracer = os.fork()
-        if not tracer:
-            ctypes.CDLL(None).ptrace(0x4206, running.pid, None, None)  # PTRACE_SEIZE
-            os.write(writing, b"!")
-            time.sleep(30)
-            os._exit(0)
-        try:
-            os.read(reading, 1)
-            for outcome in (
-                _only(activate_patch("fix", chosen, Limits(timeout=0.1))),
-                _only(unload_patch("fix", chosen, 0.1)),
-            ):
-                assert outcome.error is not None
-                assert (outcome.error["code"], outcome.state) == ("already_traced", "loaded")
-                assert "process %d " % tracer in outcome.error["message"]
-            assert snapshot(running.pid) == before
-            assert tracers(running.pid) == {str(tracer)}
-        finally:
-            os.kill(tracer, signal.SIGKILL)
-            os.waitpid(tracer, 0)
-            os.close(reading)
-            os.close(writing)
-        assert _only(activate_patch("fix", chosen, Limits(timeout=0.1))).error is None
-        assert running.ask("?") == "300"
-
-
-def test_without_the_privilege(tmp_path: Path) -> None:
-    """Another user's process: not_permitted, with the remedy, and nothing is changed. (Needs root to become nobody.)"""
-    program, patch = _made(tmp_path, "static void prepare(void) {}")
-    with Running(program) as running:
-        before = snapshot(running.pid)
-        reading, writing = os.pipe()
-        child = os.fork()
-        if not child:
-            try:
-                os.setgroups([])
-                os.setgid(65534)
-                os.setuid(65534)
-                outcome = _only(load_patch(patch, Selection(pids=(running.pid,))))
-                os.write(writing, repr(outcome.error).encode())
-            finally:
-                os._exit(0)
-        os.close(writing)
-        told = os.read(reading, 10000).decode()
-        os.waitpid(child, 0)
-        os.close(reading)
-        assert "'code': 'not_permitted'" in told
-        assert "become: true" in told
-        assert snapshot(running.pid) == before
 
 
 def test_a_library_that_was_closed(tmp_path: Path) -> None:
