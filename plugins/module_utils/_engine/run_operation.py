@@ -213,7 +213,7 @@ def _after_death(operation: Operation, begun: Outcome, death: Watched) -> Outcom
             while True:
                 if deaths[-1].late:
                     time.sleep(max(0.0, min(_REST, end - time.monotonic())))
-                result = _watched_one(operation, process, begun)
+                result = _watched_one(operation, process, begun, any(one.late for one in deaths))
                 if not result.died:
                     outcome: Outcome = result.told[-1]
                     outcome.before = begun.before
@@ -224,7 +224,7 @@ def _after_death(operation: Operation, begun: Outcome, death: Watched) -> Outcom
                 if time.monotonic() > end or sum(not one.late for one in deaths) > _MOST_DEATHS:
                     break
             if operation.undo:
-                _watched_one(replace(operation, step=operation.undo), process, begun)
+                _watched_one(replace(operation, step=operation.undo), process, begun, deaths[-1].late)
             look_again(process, operation.patch_id, begun)
             code = "stop_budget_exceeded" if deaths[-1].late else "internal"
             message = "%s at %s, %d times; the patch is %s there" % (
@@ -238,13 +238,13 @@ def _after_death(operation: Operation, begun: Outcome, death: Watched) -> Outcom
         return replace(begun, error=error.as_dict(), attempts=len(deaths))
 
 
-def _watched_one(operation: Operation, process: Process, begun: Outcome) -> Watched:
+def _watched_one(operation: Operation, process: Process, begun: Outcome, insisting: bool) -> Watched:
     def work(tell: Tell) -> None:
         outcome = replace(begun)
         _one(operation, process, outcome, lambda _thing: None)
         tell(outcome)
 
-    return watched(work)
+    return watched(work, insisting)
 
 
 def _death(death: Watched) -> str:

@@ -38,6 +38,7 @@ class Process:
         except OSError:
             raise LivepatchError("process_gone", "there is no process %d" % pid) from None
         self._memory: Memory | None = None
+        self._priority: int | None = None
         self._memory_descriptor = self._stat_descriptor = -1
         try:
             self.start_time = int(self.stat()[19])
@@ -129,6 +130,13 @@ class Process:
         except (LivepatchError, OSError):
             return []
 
+    @property
+    def real_time_priority(self) -> int:
+        """The highest real-time priority that any of its threads had when this was first asked, 0 for none."""
+        if self._priority is None:
+            self._priority = max([real_time_priority(self.thread_stat(tid)) for tid in self.threads()], default=0)
+        return self._priority
+
     def living_thread(self) -> int:
         """A thread that has not begun to exit, the first one where it has not; 0 when there is none left."""
         if self._lives(self.pid):
@@ -210,3 +218,8 @@ class Process:
         if error.errno in (errno.ENOENT, errno.ESRCH):
             return LivepatchError("process_gone", "process %d has exited" % self.pid)
         return error
+
+
+def real_time_priority(fields: list[str]) -> int:
+    """The real-time priority in what Process.thread_stat() returned, 0 for none: the 40th field in proc_pid_stat(5)."""
+    return int(fields[37]) if len(fields) > 37 else 0

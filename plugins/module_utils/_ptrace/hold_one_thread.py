@@ -11,15 +11,16 @@ import time
 from typing import Iterator
 
 from .._process.process import Process
-from .attach import seize_thread
+from .attach import seize_thread, thread_state
 from .ptrace_requests import detach, interrupt, is_event_stop, resume, signal_of
 from .scheduling import real_time
 from .tracer import let_late_threads_go, register_buffer, stopped_registers
 from .wait import child_signals_held, wait_until
-from .watchdog import arm, disarm
+from .watchdog import READY, arm, armed
 
 # How long one thread may be held at most, seconds (it takes some 100 us), and how often we look whether it has stopped.
 LONGEST_HOLD, _LOOK = 0.1, 0.02
+_STARVED = 2.0
 
 
 class HeldThread:
@@ -40,6 +41,7 @@ class HeldThread:
     def stop(self, deadline: float, plainly: bool) -> bool:
         """Stop the thread; False when it exited first or did not stop by `deadline` (time.monotonic seconds).
 
+        One that only waits for a processor is given longer: it stops once it gets one, and is held no longer for it.
         `plainly`: signals that arrive first are delivered, until the stop is the one asked for. Raises OSError.
         """
         interrupt(self.tid)
@@ -57,9 +59,13 @@ class HeldThread:
         """Its next wait status, None when there is none by `deadline`. It is not held yet, but may be any moment."""
         while True:
             arm(LONGEST_HOLD)
-            status = wait_until(self.tid, min(deadline, time.monotonic() + _LOOK))
-            if status is not None or time.monotonic() >= deadline:
+            now = time.monotonic()
+            status = wait_until(self.tid, now + _LOOK if deadline <= now else min(deadline, now + _LOOK))
+            if status is not None:
                 return status
+            late = time.monotonic() - deadline
+            if late >= _STARVED or (late >= 0 and thread_state(self.process, self.tid) != "R"):
+                return None
 
     def release(self) -> None:
         """Let it go as it was."""
@@ -74,10 +80,10 @@ def held_thread(process: Process, tid: int, timeout: float, plainly: bool = Fals
 
     Inside as_tracer(). Raises LivepatchError already_traced, not_permitted or process_gone.
     """
-    with child_signals_held(), real_time():
+    above = process.real_time_priority
+    with armed(READY), child_signals_held(), real_time(above):
         arm(LONGEST_HOLD)
         if not seize_thread(process, tid):
-            disarm()
             yield None
             return
         thread = HeldThread(process, tid)
@@ -92,4 +98,3 @@ def held_thread(process: Process, tid: int, timeout: float, plainly: bool = Fals
                 thread.release()
             else:
                 let_late_threads_go(process, [tid])
-            disarm()

@@ -25,9 +25,9 @@ from typing import Iterator
 
 from .._errors import LivepatchError
 from .._process.maps import Mapping, mapping_at
-from .._process.process import Process
+from .._process.process import Process, real_time_priority
 from . import x86_64 as arch
-from .attach import is_confined, let_past_seccomp, thread_state
+from .attach import is_confined, let_past_seccomp
 from .hold_one_thread import LONGEST_HOLD, HeldThread, held_thread
 from .ptrace_requests import (
     NT_PRSTATUS,
@@ -53,9 +53,10 @@ from .watchdog import arm, disarm
 _STACK_ROOM = 8192
 # How long one call may take before we give up (and leave the thread to its return frame), seconds.
 _CALL_TIME = 5.0
-_CALLERS_TRIED = 64
 # As far up a stack is looked for signal frames, bytes.
 _MOST_LOOKED_AT = 1 << 20
+_CALLERS_AT_ONCE = 64
+_PATIENCE, _SHORTEST_WAIT = 1.0, 0.02
 _ALL_SIGNALS = (1 << 64) - 1
 # Extended state may take so many bytes; AMX alone takes 8 KiB.
 _MOST_XSTATE = 16384
@@ -205,8 +206,10 @@ def injected_calls(process: Process) -> Iterator[InjectedCalls]:
     gadgets = find_gadgets(process, process.maps())
     xstate_size = arch.own_xstate_size()
     mappings = process.maps()  # anew: the search took its time, and stacks come and go
+    end = time.monotonic() + _PATIENCE
     for tid in _callers(process, mappings):
-        with held_thread(process, tid, timeout=1.0, plainly=True) as thread:
+        patience = max(end - time.monotonic(), _SHORTEST_WAIT)
+        with held_thread(process, tid, patience, plainly=True) as thread:
             stack = _frame_place(mappings, thread.registers, xstate_size) if thread else 0
             if thread is None or not stack or _may_not_leave(thread) or _is_on_a_part(mappings, thread):
                 continue
@@ -269,26 +272,34 @@ def _is_on_a_part(mappings: list[Mapping], thread: HeldThread) -> bool:
     return any(start <= stack_pointer < end for start, end in arch.alternate_stacks(above))
 
 
-def _callers(process: Process, mappings: list[Mapping]) -> list[int]:
+def _callers(process: Process, mappings: list[Mapping]) -> Iterator[int]:
     """Threads to ask, sleeping ones first: to them a moment's hold means least (proc_pid_syscall(5)).
 
-    First of all those whose call keeps count of the time that is left; last those in uninterruptible sleep, which do
-    not stop. Before all that: those that no seccomp filter confines.
+    Of these first those whose call keeps count of the time that is left. But where some have real-time priority the
+    highest come first: one that spins may keep the processor from all others. Before all that, those that no seccomp
+    filter confines. Last those in uninterruptible sleep, which do not stop. In portions: threads come and go.
     """
-    first: list[int] = []
-    asleep: list[int] = []
-    others: list[int] = []
+    threads = process.threads()
     last: list[int] = []
-    for tid in process.threads()[:_CALLERS_TRIED]:
-        try:
-            fields = process.read_text("task/%d/syscall" % tid).split()
-        except (LivepatchError, OSError):
-            continue
-        sleeps = len(fields) == 9 and bool(frame_place(mappings, int(fields[7], 16), 4096))
-        if thread_state(process, tid) == "D":
-            last.append(tid)
-        elif sleeps:
-            (first if int(fields[0]) in arch.TAKEN_UP_AGAIN else asleep).append(tid)
-        else:
-            others.append(tid)
-    return sorted(first + asleep + others + last, key=lambda tid: is_confined(process, tid))
+    for some in range(0, len(threads), _CALLERS_AT_ONCE):
+        ranked: list[tuple[bool, int, int, int]] = []
+        for tid in threads[some : some + _CALLERS_AT_ONCE]:
+            stat = process.thread_stat(tid)
+            if stat[:1] == ["D"]:
+                last.append(tid)
+            elif stat and stat[0] not in "ZX":
+                rank = _least_hurt(process, mappings, tid)
+                ranked.append((is_confined(process, tid), -real_time_priority(stat), rank, tid))
+        yield from (tid for *_ranks, tid in sorted(ranked))
+    yield from last
+
+
+def _least_hurt(process: Process, mappings: list[Mapping], tid: int) -> int:
+    """0 for a thread asleep, on a stack with room, in a call that goes on with the time left; 1 in another; else 2."""
+    try:
+        fields = process.read_text("task/%d/syscall" % tid).split()
+    except (LivepatchError, OSError):
+        return 2
+    if len(fields) != 9 or not frame_place(mappings, int(fields[7], 16), 4096):
+        return 2
+    return 0 if int(fields[0]) in arch.TAKEN_UP_AGAIN else 1

@@ -7,6 +7,9 @@ Beside CPU hogs, a tracer of normal priority needed seconds to stop 1000 threads
 and is queued behind the hogs. With SCHED_FIFO that is tens of ms. Where nobody else wants the processors it is better
 without: the threads that are let go cannot run where we keep the processor, and the worst pause of 1000 threads, seen
 from inside, was 25 ms with SCHED_FIFO against 19 ms without. Where it is denied, the tool goes on without.
+
+The lowest priority will do, so that real-time programs beside us are not held up, unless the program has real-time
+threads of its own: one of them that spins would keep the processor from us for ever while we hold others.
 """
 
 from __future__ import annotations
@@ -22,32 +25,54 @@ from typing import Iterator
 _MCL_CURRENT, _MCL_ONFAULT = 1, 4
 _PR_SET_TIMERSLACK = 29
 _LOOKS, _BETWEEN_LOOKS = 4, 0.001  # seconds
+HIGHEST = os.sched_get_priority_max(os.SCHED_FIFO)
+_insisting = False
 
 
 @contextlib.contextmanager
-def undisturbed(own: int = 0) -> Iterator[None]:
+def undisturbed(own: int = 0, above: int = 0) -> Iterator[None]:
     """Run the block, which stops many threads, so that others delay it as little as can be.
 
     `own`: how many of these threads use a processor themselves; they are no competition, for they will be stopped.
+    `above`: see real_time().
     """
-    with real_time() if _contended(own) else _prepared():
+    with real_time(above) if above or _insisting or _contended(own) else _prepared():
         yield
 
 
 @contextlib.contextmanager
-def real_time() -> Iterator[None]:
-    """Run the block with real-time priority where that is allowed, and as `undisturbed` otherwise."""
+def real_time(above: int = 0) -> Iterator[None]:
+    """Run the block with real-time priority where that is allowed, and as `undisturbed` otherwise.
+
+    `above`: the real-time priority of who must not keep us from running, 0 where they have none (sched(7)). Above the
+    highest there is nothing: there a normal thread is better off, to which the kernel leaves a share.
+    """
     policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
     with _prepared():
         raised = False
         with contextlib.suppress(PermissionError):
-            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(os.sched_get_priority_min(os.SCHED_FIFO)))
-            raised = True
+            if above < HIGHEST:
+                priority = HIGHEST if _insisting else above + 1
+                os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
+                raised = True
         try:
             yield
         finally:
             if raised:
                 os.sched_setscheduler(0, policy, parameters)
+
+
+def insist() -> None:
+    """From now on give way to nobody: somebody kept this process from running while it held threads."""
+    global _insisting
+    _insisting = True
+
+
+def hurry(pid: int) -> None:
+    """Let all threads of a process go first: one that was killed lets go of what it traces only once it runs."""
+    with contextlib.suppress(OSError):
+        for tid in os.listdir("/proc/%d/task" % pid):
+            os.sched_setscheduler(int(tid), os.SCHED_FIFO, os.sched_param(HIGHEST))
 
 
 @contextlib.contextmanager

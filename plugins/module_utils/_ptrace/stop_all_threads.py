@@ -18,13 +18,13 @@ import time
 from typing import Iterator
 
 from .._errors import LivepatchError
-from .._process.process import Process
-from .attach import seize_thread, thread_state
+from .._process.process import Process, real_time_priority
+from .attach import seize_thread
 from .ptrace_requests import detach, interrupt, signal_of
 from .scheduling import undisturbed
 from .tracer import let_late_threads_go, register_buffer, stopped_registers
 from .wait import child_signals_held, wait_for_each
-from .watchdog import arm, disarm
+from .watchdog import READY, arm, armed
 
 # What letting one thread go takes at most, seconds: the decision to write must leave room for it.
 _RELEASE_TIME = 10e-6
@@ -41,12 +41,14 @@ class BudgetExceeded(Exception):
 
 class StopWindow:
     """All threads of one process, stopped. `registers` holds NT_PRSTATUS bytes by thread id; `stop_us` is set at the
-    end.
+    end. `real_time_priority`: the highest of any thread, 0 for none.
     """
 
     def __init__(self, process: Process, budget: float) -> None:
         self.process = process
-        self._busy = {tid for tid in process.threads() if thread_state(process, tid) == "R"}
+        threads = {tid: process.thread_stat(tid) for tid in process.threads()}
+        self._busy = {tid for tid, fields in threads.items() if fields[:1] == ["R"]}
+        self.real_time_priority = max([real_time_priority(fields) for fields in threads.values()], default=0)
         self.registers: dict[int, bytes] = {}
         self.stop_us = 0
         self._budget = budget
@@ -103,7 +105,6 @@ class StopWindow:
                 pass  # killed while stopped
         self.stop_us = self._elapsed_us() if self._began else 0
         let_late_threads_go(self.process, [tid for tid in self._seized if tid not in self._signals])
-        disarm()
 
     def _is_asleep(self, tid: int) -> bool:
         return tid not in self._busy
@@ -143,7 +144,7 @@ def stopped(process: Process, budget: float) -> Iterator[StopWindow]:
     all threads run again.
     """
     window = StopWindow(process, budget)
-    with child_signals_held(), undisturbed(window.busy_count()):
+    with armed(READY), child_signals_held(), undisturbed(window.busy_count(), window.real_time_priority):
         given_up: list[BudgetExceeded] = []
         try:
             window.stop(window.seize())

@@ -19,12 +19,14 @@ import select
 import signal
 import struct
 from dataclasses import dataclass
-from typing import Any, Callable, NoReturn
+from typing import Any, Callable, Iterator, NoReturn
 
-from .scheduling import real_time
+from .scheduling import HIGHEST, hurry, insist, real_time
 
 # What is granted beyond a budget before a child is killed: its own threads may have to wait for a processor. Seconds.
 MARGIN = 0.05
+# How long we may take to get ready, holding nobody yet: with a low real-time priority we may not run at all.
+READY = 0.2
 _CLOCK_MONOTONIC, _TFD_NONBLOCK, _TFD_CLOEXEC = 1, os.O_NONBLOCK, os.O_CLOEXEC
 _PR_SET_PDEATHSIG = 1
 _LENGTH = struct.Struct("<I")
@@ -60,9 +62,22 @@ def disarm() -> None:
     _set_timer(0.0)
 
 
-def watched(work: Callable[[Callable[[Any], None]], None]) -> Watched:
+@contextlib.contextmanager
+def armed(seconds: float) -> Iterator[None]:
+    """Be killed when the block, or what arms again in it, takes longer. Around all that may keep us from running:
+    also before the first thread is held, and after the last one.
+    """
+    arm(seconds)
+    try:
+        yield
+    finally:
+        disarm()
+
+
+def watched(work: Callable[[Callable[[Any], None]], None], insisting: bool = False) -> Watched:
     """Run `work` in a child, which is killed when it is late; `work` is given a function that tells things to us.
 
+    `insisting`: a child was late before; this one gives way to no real-time program.
     Raises what `work` raises; KeyboardInterrupt, when we were interrupted, after `work` has ended.
     """
     timer = _libc.timerfd_create(_CLOCK_MONOTONIC, _TFD_NONBLOCK | _TFD_CLOEXEC)
@@ -72,10 +87,12 @@ def watched(work: Callable[[Callable[[Any], None]], None]) -> Watched:
     parent = os.getpid()
     child = os.fork()
     if not child:
+        if insisting:
+            insist()
         _be_the_child(work, outgoing, timer, parent)
     os.close(outgoing)
     try:
-        with real_time():
+        with real_time(HIGHEST - 1):
             return _watch(child, incoming, timer)
     finally:
         os.close(incoming)
@@ -119,6 +136,7 @@ def _watch(child: int, incoming: int, timer: int) -> Watched:
             if timer in ready and _has_expired(timer):
                 late = True
                 os.kill(child, signal.SIGKILL)
+                hurry(child)
             if incoming in ready:
                 piece = os.read(incoming, 1 << 16)
                 if not piece:
