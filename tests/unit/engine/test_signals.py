@@ -316,12 +316,13 @@ def test_an_alternate_stack_within_the_own_one(tmp_path: Path, leader: bool, mon
 
 # Signals that wait behind masks, for the process and for each thread; in the end they are let in.
 PENDING = r"""
-static atomic_int count[2];
+static atomic_int count[2], started;
 static volatile int open_up;
 static void take(int number, siginfo_t *info, void *context) {
     count[info->si_value.sival_int != 0] += number == SIGRTMIN + 1 ? 1 : 100;
 }
-static void *waits(void *nothing) { for (;;) { usleep(1000); if (open_up) {
+// Before a thread comes here, it has more signals blocked than it will have.
+static void *waits(void *nothing) { started++; for (;;) { usleep(1000); if (open_up) {
     sigset_t none;
     sigemptyset(&none);
     pthread_sigmask(SIG_SETMASK, &none, 0);
@@ -344,6 +345,7 @@ int main(void) {
         }
         pthread_kill(thread, SIGUSR1);
     }
+    while (started < 3) usleep(1000);
     puts("ready");
     while (fgets(line, sizeof line, stdin)) {
         open_up = *line == 'o';
