@@ -16,7 +16,7 @@ SCRIPTS := .ci/run tests/fleet tests/testbed/host-init $(wildcard tools/* demo/r
 
 # In the order in which make test runs them: what fails soonest comes first.
 LINTS := ruff ruff-format mypy shellcheck changelog ansible-lint docs-lint
-TESTS := $(LINTS) units sanity units-by-ansible-test galaxy-import testbed integration fleet-rollout test-demo test-redis
+TESTS := $(LINTS) sanity units galaxy-import testbed integration fleet-rollout test-demo test-redis
 
 .PHONY: help test demo lint bench figures deaths endurance ready clean $(TESTS)
 
@@ -55,9 +55,6 @@ ansible-lint: ready
 docs-lint: ready
 	$(STEP) $@ antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs all .
 
-units: ready ## the unit tests
-	$(STEP) --tests $@ python -m pytest -n 2 tests/unit
-
 deaths: ready ## the tool killed, or halted, at every single point at which it touches a program (10 minutes)
 	$(STEP) --tests $@ env LIVEPATCH_DEATHS=all python -m pytest -n 2 tests/unit/engine/test_deaths.py
 
@@ -67,7 +64,7 @@ endurance: ready ## load, activate, deactivate, unload 10,000 times under load (
 sanity: ready ## ansible-test sanity, nothing ignored
 	$(STEP) --tests $@ tools/ansible-test sanity --color no
 
-units-by-ansible-test: ready ## the same unit tests, as ansible-test runs them
+units: ready ## ansible-test units, which pytest alone runs, too: .venv/bin/python -m pytest -n 2 tests/unit
 	$(STEP) --tests $@ tools/ansible-test units --color no --num-workers 2
 
 galaxy-import: ready ## build the archive, and import it as Galaxy does
