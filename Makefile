@@ -87,13 +87,13 @@ test-redis: ready ## the proof on Debian's own redis-server (as root)
 	@tools/runnable tests/redis/run
 	$(STEP) --tests $@ tests/redis/run
 
-figures: ready ## the same, and write it down in docs/figures.md
-	@tools/runnable tests/bench/run
-	@tests/bench/run --docs
-
 bench: ready ## how long a program stands still, beside the least possible
 	@tools/runnable tests/bench/run
 	@tests/bench/run
+
+figures: ready ## the same, and write it down in docs/figures.md
+	@tools/runnable tests/bench/run
+	@tests/bench/run --docs
 
 ready: ## install what the targets need: system packages (as root), .venv
 	@tools/system-packages requirements-system.txt
