@@ -12,6 +12,7 @@ from typing import Callable
 
 from .._errors import LivepatchError
 from .._patch.content import Patch
+from .._process.link_map import wait_until_linked
 from .._process.process import Process
 from .._process.selection import ObjectFinder, Selection, selected
 from .activate import Limits, Switched, activate, deactivate
@@ -20,11 +21,14 @@ from .layers import Layers
 from .load import clear_remains, load, loaded_before, prepare
 from .outcome import ABSENT, ACTIVE, LOADED, Outcome, Report
 from .region import find_region, find_regions
-from .run_operation import Operation, Step, has_patch, run
+from .run_operation import run
+from .targets import Operation, Step, has_patch
 from .unload import unload
 
 # How long loading waits for another run at the same process, and is tried again where it was killed, seconds.
 _LOAD_TIMEOUT = 10.0
+# How long loading waits for the dynamic linker of a program that just begins, or is at dlopen, seconds.
+_LINK_TIMEOUT = 1.0
 
 
 def load_patch(
@@ -42,6 +46,7 @@ def load_patch(
                 unload(process, manifest.id, _LOAD_TIMEOUT, pretend)
             if not pretend:
                 clear_remains(process, manifest.id)
+            wait_until_linked(process, _LINK_TIMEOUT)
             prepared = prepare(process, patch, forms)
             outcome.changed = True
             if not pretend:

@@ -16,42 +16,23 @@ from typing import Any, Callable
 
 from .._errors import LivepatchError
 from .._process.exclusive import exclusive
-from .._process.maps import Mapping
 from .._process.objects import several_copies
 from .._process.process import Process
-from .._process.selection import ObjectFinder, Selection, check_numbering, exe_of, missing_pids, selected
-from .._process.shared_memory import shares_parents_memory
+from .._process.selection import check_numbering, exe_of, missing_pids, selected
 from .._ptrace.watchdog import Watched, watched
-from .load import left_open
 from .make_switch import SwitchFailed
-from .outcome import ABSENT, ACTIVE, LOADED, Outcome, Report, look, look_again
-from .region import file_name, missing_patch
+from .outcome import Outcome, Report, look, look_again
+from .targets import Operation, is_meant
 
 # How often a child may be killed, for another reason than being late, at one process before that is given up.
 _MOST_DEATHS = 3
 # How long a process runs after a child was late at it, before it is tried again: ten times the hold, seconds.
 _REST = 1.0
-Step = Callable[[Process, Outcome], None]
+# How often all processes are listed, where programs that fork keep making new ones.
+_MOST_PASSES = 8
+# How many programs one process may become while it is worked on, and how long each is given to begin, seconds.
+_MOST_PROGRAMS, _PAUSE = 5, 0.05
 Tell = Callable[[Any], None]
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One thing to be done to processes: those that `finder` finds (if any), and those that have the patch.
-
-    `goal` is the state that `step` leads to; with `pretend` it only finds out whether it would. `undo`: what takes back
-    a step that did not end. `timeout`: seconds to wait for another run at the same process, and to try again after a
-    death.
-    """
-
-    patch_id: str
-    selection: Selection
-    step: Step
-    goal: str
-    pretend: bool
-    timeout: float
-    finder: ObjectFinder | None = None
-    undo: Step | None = None
 
 
 @dataclass(frozen=True)
@@ -78,12 +59,17 @@ def run(operation: Operation) -> Report:
         outcomes += ended
         done.update((outcome.pid, outcome.start_time) for outcome in ended)
         if death is None:
-            return Report(outcomes, unreadable)
+            return Report([outcome for outcome in outcomes if _counts(operation, outcome)], unreadable)
         left = [outcome for outcome in begun if (outcome.pid, outcome.start_time) not in done]
         if not left:
             raise LivepatchError("internal", "%s, while it looked for processes" % _death(death), "Run the task again.")
-        outcomes.append(_after_death(operation, left[-1], death))
+        outcomes += _after_death(operation, left[-1], death)
         done.add((left[-1].pid, left[-1].start_time))
+
+
+def _counts(operation: Operation, outcome: Outcome) -> bool:
+    """False for a process that has exited, where it was not asked for by its number: there is nothing to be done."""
+    return bool(operation.selection.pids or not outcome.error or outcome.error["code"] != "process_gone")
 
 
 def _told(operation: Operation, done: set[tuple[int, int]]) -> tuple[list[Any], Watched | None]:
@@ -97,59 +83,61 @@ def _told(operation: Operation, done: set[tuple[int, int]]) -> tuple[list[Any], 
 
 
 def _work(operation: Operation, done: set[tuple[int, int]], tell: Tell) -> None:
-    """Tell the outcome of each process, and of each that may not be looked at the error."""
-    for process in selected(operation.selection):
-        if (process.pid, process.start_time) in done:
-            continue
-        outcome = Outcome(process.pid, process.start_time, "")
-        try:
-            if not _is_meant(operation, process, outcome):
-                continue
-        except LivepatchError as error:
-            if error.code == "process_gone" or not operation.selection.pids:
-                if error.code == "not_permitted":
-                    tell(error)
-                continue
-            outcome.error = error.as_dict()
-        if not outcome.error:
-            _one(operation, process, outcome, tell)
-        tell(outcome)
+    """Tell the outcome of each process, and of each that may not be looked at the error.
 
-
-def _is_meant(operation: Operation, process: Process, outcome: Outcome) -> bool:
-    """Whether to work on this process.
-
-    Raises LivepatchError build_id_mismatch where it is named and lacks the object.
+    Once more while something changes: a program that has no patch yet may fork at any time.
     """
-    mappings = process.maps()
-    if mappings and shares_parents_memory(process):
-        if operation.selection.pids:
-            raise LivepatchError(
-                "function_busy", "%s shares its memory with its parent (vfork): only that can be patched" % process
-            )
-        return False
-    first = operation.finder.find(process, mappings) if operation.finder else []
-    if first:
-        outcome.object, outcome.build_id = first[0].path, first[0].build_id
-    # Another object's patch may have the same id: a process is loaded into for its object, not for the name.
-    loading = operation.finder is not None and operation.goal == LOADED
-    if first or (not loading and has_patch(mappings, operation.patch_id)):
-        return True
-    if operation.goal == ABSENT and mappings and left_open(process, operation.patch_id):
-        return True
-    if operation.selection.pids and mappings:
-        if operation.goal == ACTIVE:
-            raise missing_patch(operation.patch_id, str(process))
-        if operation.finder:
-            raise LivepatchError(
-                "build_id_mismatch", "%s does not map the object of patch %s" % (process, operation.patch_id)
-            )
-    return False
+    met = set(done)
+    for _pass in range(_MOST_PASSES):
+        changed = False
+        for process in selected(operation.selection):
+            if (process.pid, process.start_time) in met:
+                continue
+            met.add((process.pid, process.start_time))
+            result = _tried(operation, process, tell)
+            if result is not None:
+                tell(result)
+            changed = changed or (isinstance(result, Outcome) and result.changed)
+        if operation.pretend or not changed:
+            return
 
 
-def has_patch(mappings: list[Mapping], patch_id: str) -> bool:
-    """True when something of a patch is mapped."""
-    return any(mapping.path == file_name(patch_id) for mapping in mappings)
+def _tried(operation: Operation, process: Process, tell: Tell) -> Outcome | LivepatchError | None:
+    """What came of one process, None for one that is not meant, an error for one that may not be looked at.
+
+    One that becomes another program meanwhile is tried again as that.
+    """
+    named, changed = bool(operation.selection.pids), False
+    for turn in range(_MOST_PROGRAMS):
+        if turn:
+            time.sleep(_PAUSE)
+            process.as_it_is_now()
+        program = process.program()
+        outcome = Outcome(process.pid, process.start_time, "")
+        result: Outcome | LivepatchError | None = outcome
+        try:
+            if is_meant(operation, process, outcome):
+                _one(operation, process, outcome, tell)
+            else:
+                result = None
+        except LivepatchError as error:
+            if named:
+                outcome.error = error.as_dict()
+            else:
+                result = error if error.code == "not_permitted" else None
+        now = process.program()
+        changed = changed or bool(program and now and program != now)
+        if result is outcome and outcome.error and process.has_exited():  # whatever the error was, this is the reason
+            outcome.error = LivepatchError("process_gone", "process %d has exited" % process.pid).as_dict()
+            return outcome
+        settled = (program and program == now) or not (named or result is outcome)
+        if settled or (result is outcome and not outcome.error) or process.has_exited():
+            return result
+    if changed:
+        message = "%s becomes another program time and again" % process
+        outcome.error = LivepatchError("function_busy", message).as_dict()
+        return outcome
+    return result
 
 
 def _one(operation: Operation, process: Process, outcome: Outcome, tell: Tell) -> None:
@@ -202,8 +190,11 @@ def _check_copies(operation: Operation, process: Process, build_id: str) -> None
         raise several_copies(build_id, starts, str(process))
 
 
-def _after_death(operation: Operation, begun: Outcome, death: Watched) -> Outcome:
-    """The outcome for a process at which the child died: tried again until the timeout, then taken back."""
+def _after_death(operation: Operation, begun: Outcome, death: Watched) -> list[Outcome]:
+    """The outcome for a process at which the child died: tried again until the timeout, then taken back.
+
+    None where it has become a program that is not meant.
+    """
     end = time.monotonic() + operation.timeout
     deaths = [death]
     try:
@@ -213,18 +204,19 @@ def _after_death(operation: Operation, begun: Outcome, death: Watched) -> Outcom
             while True:
                 if deaths[-1].late:
                     time.sleep(max(0.0, min(_REST, end - time.monotonic())))
-                result = _watched_one(operation, process, begun, any(one.late for one in deaths))
+                result = _watched_one(operation, process, any(one.late for one in deaths))
                 if not result.died:
-                    outcome: Outcome = result.told[-1]
-                    outcome.before = begun.before
-                    outcome.changed = outcome.error is None and outcome.state != begun.before
-                    outcome.attempts += len(deaths)
-                    return outcome
+                    outcomes = [thing for thing in result.told if isinstance(thing, Outcome)]
+                    for outcome in outcomes:
+                        outcome.before = begun.before
+                        outcome.changed = outcome.error is None and outcome.state != begun.before
+                        outcome.attempts += len(deaths)
+                    return outcomes
                 deaths.append(result)
                 if time.monotonic() > end or sum(not one.late for one in deaths) > _MOST_DEATHS:
                     break
             if operation.undo:
-                _watched_one(replace(operation, step=operation.undo), process, begun, deaths[-1].late)
+                _watched_one(replace(operation, step=operation.undo), process, deaths[-1].late)
             look_again(process, operation.patch_id, begun)
             code = "stop_budget_exceeded" if deaths[-1].late else "internal"
             message = "%s at %s, %d times; the patch is %s there" % (
@@ -235,16 +227,11 @@ def _after_death(operation: Operation, begun: Outcome, death: Watched) -> Outcom
             )
             raise LivepatchError(code, message)
     except LivepatchError as error:
-        return replace(begun, error=error.as_dict(), attempts=len(deaths))
+        return [replace(begun, error=error.as_dict(), attempts=len(deaths))]
 
 
-def _watched_one(operation: Operation, process: Process, begun: Outcome, insisting: bool) -> Watched:
-    def work(tell: Tell) -> None:
-        outcome = replace(begun)
-        _one(operation, process, outcome, lambda _thing: None)
-        tell(outcome)
-
-    return watched(work, insisting)
+def _watched_one(operation: Operation, process: Process, insisting: bool) -> Watched:
+    return watched(lambda tell: tell(_tried(operation, process, lambda _thing: None)), insisting)
 
 
 def _death(death: Watched) -> str:

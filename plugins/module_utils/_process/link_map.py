@@ -10,6 +10,7 @@ Read from the process's memory: the dynamic linker keeps a list for debuggers (s
 from __future__ import annotations
 
 import struct
+import time
 from dataclasses import dataclass
 
 from .._elf.dynamic import DT_DEBUG, DynamicTable, text_at
@@ -22,6 +23,8 @@ _AT_PHDR, _AT_SYSINFO_EHDR = 3, 33
 _MOST_OBJECTS, _MOST_NAMESPACES = 8192, 64
 # struct r_debug, and struct r_debug_extended, which says so by its version (glibc 2.35 and later).
 _VERSION_WITH_NEXT, _MAP_AT, _NEXT_AT = 2, 8, 40
+# r_state of struct r_debug between changes of the list, and how often it is looked at, seconds.
+_CONSISTENT, _PAUSE = 0, 0.005
 
 
 @dataclass(frozen=True)
@@ -56,23 +59,17 @@ def linked_objects(process: Process) -> list[list[LinkedObject]]:
     """Every linked object, by namespace (dlmopen(3)), in the first one the executable first; empty for a static
     program. Other namespaces than the first are known from glibc 2.35 on. Raises OSError where the list is damaged.
     """
-    memory, start = process.memory, executable_start(process)
-    try:
-        header = parse_header(memory.read, start)
-    except (NotElf, OSError):
+    memory = process.memory
+    main = _executable(process)
+    if main is None:
         return []
-    dynamic = header.first(PT_DYNAMIC)
-    if dynamic is None:
-        return []
-    bias = start - header.lowest_page()
-    main = DynamicTable(memory.read, bias, bias + dynamic.address)
-    debug = main.value(DT_DEBUG)
+    debug = main.table.value(DT_DEBUG)
     if not debug:
         # Whoever starts a program as an argument of the dynamic linker has that as the first object.
-        linkers = main.look_up("_r_debug")
+        linkers = main.table.look_up("_r_debug")
         debug = linkers.address if linkers else 0
     if not debug:
-        return [[LinkedObject("", bias + dynamic.address, main)]]
+        return [[main]]
     # The kernel's own object is in the list, but no name is looked up in it: its clock_gettime sets no errno.
     kernels = _auxiliary(process, _AT_SYSINFO_EHDR)
     namespaces: list[list[LinkedObject]] = []
@@ -95,6 +92,42 @@ def _namespace(memory: Memory, at: int, kernels: int) -> list[LinkedObject]:
             found.append(LinkedObject(name, table_at, DynamicTable(memory.read, bias, table_at)))
         at = following
     return found
+
+
+def _executable(process: Process) -> LinkedObject | None:
+    """The executable, None for a static program. Raises OSError where its dynamic table is damaged."""
+    memory, start = process.memory, executable_start(process)
+    try:
+        header = parse_header(memory.read, start)
+    except (NotElf, OSError):
+        return None
+    dynamic = header.first(PT_DYNAMIC)
+    if dynamic is None:
+        return None
+    bias = start - header.lowest_page()
+    at = bias + dynamic.address
+    return LinkedObject("", at, DynamicTable(memory.read, bias, at))
+
+
+def wait_until_linked(process: Process, timeout: float) -> None:
+    """Until the dynamic linker is not at work, as it is when a program begins and in dlopen; `timeout` seconds at most.
+
+    Only then are all objects there and all names bound (r_state in <link.h>). Raises LivepatchError process_gone.
+    """
+    end = time.monotonic() + timeout
+    while (not process.program() or _is_linking(process)) and time.monotonic() < end:
+        time.sleep(_PAUSE)
+
+
+def _is_linking(process: Process) -> bool:
+    try:
+        main = _executable(process)
+        if main is None or DT_DEBUG not in main.table.values:
+            return False
+        debug = main.table.value(DT_DEBUG)
+        return not debug or struct.unpack("<I", process.memory.read(debug + 24, 4))[0] != _CONSISTENT
+    except OSError:
+        return False
 
 
 def scope_of(objects: list[LinkedObject], dynamic: int) -> list[LinkedObject]:

@@ -150,6 +150,22 @@ class Process:
         """True when no thread of it is left that has not begun to exit."""
         return not self.living_thread()
 
+    def program(self) -> bytes:
+        """What tells the program that it runs from those it ran before (execve(2)): its auxiliary vector.
+
+        Empty while it has none, between two programs, and where it may not be known.
+        """
+        try:
+            return b"" if self.has_exited() else self.read_bytes("auxv").strip(b"\0")
+        except (LivepatchError, OSError):
+            return b""
+
+    def as_it_is_now(self) -> None:
+        """From now on `memory` is that of the program that it may have become."""
+        if self._memory_descriptor >= 0:
+            os.close(self._memory_descriptor)
+        self._memory, self._memory_descriptor = None, -1
+
     @property
     def memory(self) -> Memory:
         """The address space. Raises LivepatchError process_gone or not_permitted."""

@@ -86,6 +86,10 @@ def held_thread(process: Process, tid: int, timeout: float, plainly: bool = Fals
         if not seize_thread(process, tid):
             yield None
             return
+        if not thread_state(process, tid):  # it exited, and another process got its number before we seized it
+            let_late_threads_go(process, [tid])
+            yield None
+            return
         thread = HeldThread(process, tid)
         try:
             held = thread.stop(time.monotonic() + timeout, plainly)

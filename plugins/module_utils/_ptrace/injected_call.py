@@ -77,11 +77,14 @@ def find_gadgets(process: Process, mappings: list[Mapping]) -> Gadgets:
     code.sort(key=lambda mapping: "libc" not in mapping.path.rpartition("/")[2])
     for mapping in code:
         key = (mapping.device, mapping.inode, mapping.offset, mapping.end - mapping.start)
-        if key not in _places:
+        found = _places.get(key)
+        if found is None:
             text = process.memory.read_some(mapping.start, mapping.end - mapping.start)
-            _places[key] = (text.find(arch.SYSCALL_RETURN), text.find(arch.SIGNAL_RETURN))
-        call, restorer = (mapping.start + place for place in _places[key])
-        if min(_places[key]) >= 0 and (
+            found = (text.find(arch.SYSCALL_RETURN), text.find(arch.SIGNAL_RETURN))
+            if len(text) == mapping.end - mapping.start:  # else the process has just gone, and others have not
+                _places[key] = found
+        call, restorer = (mapping.start + place for place in found)
+        if min(found) >= 0 and (
             process.memory.read_some(call, len(arch.SYSCALL_RETURN)) == arch.SYSCALL_RETURN
             and process.memory.read_some(restorer, len(arch.SIGNAL_RETURN)) == arch.SIGNAL_RETURN
         ):
