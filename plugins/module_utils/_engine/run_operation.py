@@ -151,6 +151,8 @@ def _one(operation: Operation, process: Process, outcome: Outcome, tell: Tell) -
                 _step(operation, process, outcome, tell)
     except LivepatchError as error:
         outcome.error = error.as_dict()
+        if error.code != "process_gone" and process.has_exited():  # to the kernel that may look like a refusal
+            outcome.error = LivepatchError("process_gone", "%s has exited: %s" % (process, error)).as_dict()
         if isinstance(error, SwitchFailed):
             outcome.attempts, outcome.stop_us = error.attempts, error.stop_us
     except OSError as error:

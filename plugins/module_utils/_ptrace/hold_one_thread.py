@@ -19,7 +19,7 @@ from .wait import child_signals_held, wait_until
 from .watchdog import READY, arm, armed
 
 # How long one thread may be held at most, seconds (it takes some 100 us), and how often we look whether it has stopped.
-LONGEST_HOLD, _LOOK = 0.1, 0.02
+LONGEST_HOLD, LOOK = 0.1, 0.02
 _STARVED = 2.0
 
 
@@ -60,7 +60,7 @@ class HeldThread:
         while True:
             arm(LONGEST_HOLD)
             now = time.monotonic()
-            status = wait_until(self.tid, now + _LOOK if deadline <= now else min(deadline, now + _LOOK))
+            status = wait_until(self.tid, now + LOOK if deadline <= now else min(deadline, now + LOOK))
             if status is not None:
                 return status
             late = time.monotonic() - deadline

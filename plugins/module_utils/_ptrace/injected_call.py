@@ -17,7 +17,6 @@ passed them: who dies in it may leave a call to a filter that kills for it. The 
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import time
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from .._process.maps import Mapping, mapping_at
 from .._process.process import Process, real_time_priority
 from . import x86_64 as arch
 from .attach import is_confined, let_past_seccomp
-from .hold_one_thread import LONGEST_HOLD, HeldThread, held_thread
+from .hold_one_thread import LONGEST_HOLD, LOOK, HeldThread, held_thread
 from .ptrace_requests import (
     NT_PRSTATUS,
     RegisterBuffer,
@@ -109,7 +108,7 @@ class InjectedCalls:
         self._mask = get_signal_mask(thread.tid)
         self._entered = False
         self._stop_again = 0
-        self._patience = _CALL_TIME
+        self._in_gap = self._given_up = False
         xstate = get_register_set(thread.tid, arch.NT_XSTATE, RegisterBuffer(_MOST_XSTATE))
         frame = arch.return_frame(stack, gadgets.restorer, thread.registers, self._mask, xstate, xstate_size)
         thread.process.memory.write(stack, frame)
@@ -168,11 +167,11 @@ class InjectedCalls:
             yield
             return
         disarm()
-        self._patience = math.inf
+        self._in_gap = True
         try:
             yield
         finally:
-            self._patience = _CALL_TIME
+            self._in_gap = False
             arm(LONGEST_HOLD)
 
     def _run_to_syscall_stop(self) -> None:
@@ -181,18 +180,39 @@ class InjectedCalls:
             status = self._wait()
             if is_syscall_stop(status):
                 return
+            if self._given_up:
+                raise LivepatchError(
+                    "function_busy",
+                    "thread %d of %s does not run: it is frozen, or gets no processor"
+                    % (self._thread.tid, self._thread.process),
+                    "Let the process run (a paused container, a frozen control group), and run the task again.",
+                )
             if signal_of(status):
                 self._stop_again = signal_of(status)  # only SIGSTOP cannot be blocked: it is sent again at the end
 
     def _wait(self) -> int:
-        status = wait_until(self._thread.tid, time.monotonic() + self._patience)
-        if status is None:
-            raise LivepatchError(
-                "internal",
-                "a system call of thread %d of %s does not return" % (self._thread.tid, self._thread.process),
-            )
+        """Its next stop, for which it is asked when it is long in coming.
+
+        It is not held meanwhile: whatever keeps it from running, to let go of it would not help.
+        """
+        tid, end = self._thread.tid, time.monotonic() + _CALL_TIME
+        while True:
+            if not self._in_gap:
+                arm(LONGEST_HOLD)
+            status = wait_until(tid, time.monotonic() + LOOK)
+            if status is not None:
+                break
+            if time.monotonic() < end or self._in_gap:
+                continue
+            if self._given_up:
+                raise LivepatchError(
+                    "internal", "a system call of thread %d of %s does not return" % (tid, self._thread.process)
+                )
+            self._given_up = True
+            interrupt(tid)
+            end = time.monotonic() + _CALL_TIME
         if not os.WIFSTOPPED(status):
-            raise ChildProcessError(self._thread.tid)
+            raise ChildProcessError(tid)
         return status
 
     def _gone(self) -> LivepatchError:

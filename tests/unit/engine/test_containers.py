@@ -21,10 +21,12 @@ from patching import Running, compile_program, make_patch, run
 from snapshots import snapshot, tracers
 from steps import WAYS, load_and_activate, only, take_out
 
+from module_utils._engine.activate import Limits
 from module_utils._engine.facts import gather
-from module_utils._engine.operations import load_patch
+from module_utils._engine.operations import activate_patch, load_patch
 from module_utils._patch.content import Patch
 from module_utils._process.selection import Selection
+from module_utils._ptrace import injected_call
 
 # With "chroot FOLDER" it makes that its root when it runs already; with "filter" it has a seccomp filter that refuses
 # what systemd's MemoryDenyWriteExecute refuses.
@@ -341,3 +343,53 @@ def test_a_daemon_that_gives_itself_another_root(made: tuple[Path, Patch], tmp_p
             assert _object(running.pid, program.name)["drift"] == "deleted"
             take_out(patch, running.pid)
             assert only(load_patch(patch, Selection(pids=(running.pid,)))).error is None
+
+
+@pytest.fixture
+def control_group(tmp_path: Path) -> Iterator[Path]:
+    """A control group (version 2) that was made for the test."""
+    mounted = tmp_path / "cgroup"
+    mounted.mkdir()
+    run("mount", "-t", "cgroup2", "none", str(mounted))
+    group = mounted / ("livepatch-%d" % os.getpid())
+    group.mkdir()
+    try:
+        yield group
+    finally:
+        while (group / "cgroup.procs").read_text():
+            time.sleep(0.005)
+        group.rmdir()
+        run("umount", str(mounted))
+
+
+def _freeze(group: Path, frozen: bool) -> None:
+    (group / "cgroup.freeze").write_text(str(int(frozen)))
+    while "frozen %d" % frozen not in (group / "cgroup.events").read_text():
+        time.sleep(0.002)
+
+
+def test_a_container_that_is_paused(
+    made: tuple[Path, Patch], control_group: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A frozen program cannot make our calls: said so, in time; switched it can be, and stays frozen."""
+    program, patch = made
+    monkeypatch.setattr(injected_call, "_CALL_TIME", 0.3)
+    with Running(program) as running:
+        (control_group / "cgroup.procs").write_text(str(running.pid))
+        chosen, limits = Selection(pids=(running.pid,)), Limits(max_stop=2.0, timeout=5.0, consistency="atomic")
+        before = snapshot(running.pid)
+        _freeze(control_group, True)
+        outcome = only(load_patch(patch, chosen))
+        assert outcome.error is not None
+        assert (outcome.error["code"], outcome.attempts) == ("function_busy", 0)
+        assert "frozen" in outcome.error["message"]
+        assert snapshot(running.pid) == before
+        assert tracers(running.pid) == {"0"}
+        _freeze(control_group, False)
+        assert running.ask("?") == "3"
+        assert only(load_patch(patch, chosen, forms=("jump",))).error is None
+        _freeze(control_group, True)
+        assert only(activate_patch("fix", chosen, limits)).error is None
+        assert "frozen 1" in (control_group / "cgroup.events").read_text()
+        _freeze(control_group, False)
+        assert running.ask("?") == "300"
