@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from dataclasses import dataclass
 from typing import Iterator
 
 from .._errors import LivepatchError
@@ -27,6 +26,7 @@ from .._process.maps import Mapping, mapping_at
 from .._process.process import Process, real_time_priority
 from . import x86_64 as arch
 from .attach import is_confined, let_past_seccomp
+from .gadgets import Gadgets, find_gadgets
 from .hold_one_thread import LONGEST_HOLD, LOOK, HeldThread, held_thread
 from .ptrace_requests import (
     NT_PRSTATUS,
@@ -59,40 +59,6 @@ _PATIENCE, _SHORTEST_WAIT = 1.0, 0.02
 _ALL_SIGNALS = (1 << 64) - 1
 # Extended state may take so many bytes; AMX alone takes 8 KiB.
 _MOST_XSTATE = 16384
-_places: dict[tuple[str, int, int, int], tuple[int, int]] = {}
-
-
-@dataclass(frozen=True)
-class Gadgets:
-    """Addresses of code that the program has anyway: `call` is `syscall; ret`, `restorer` calls rt_sigreturn."""
-
-    call: int
-    restorer: int
-
-
-def find_gadgets(process: Process, mappings: list[Mapping]) -> Gadgets:
-    """Where the program has the two pieces of code. Raises LivepatchError patch_unsupported where it has not."""
-    code = [mapping for mapping in mappings if mapping.is_executable() and mapping.is_file()]
-    code.sort(key=lambda mapping: "libc" not in mapping.path.rpartition("/")[2])
-    for mapping in code:
-        key = (mapping.device, mapping.inode, mapping.offset, mapping.end - mapping.start)
-        found = _places.get(key)
-        if found is None:
-            text = process.memory.read_some(mapping.start, mapping.end - mapping.start)
-            found = (text.find(arch.SYSCALL_RETURN), text.find(arch.SIGNAL_RETURN))
-            if len(text) == mapping.end - mapping.start:  # else the process has just gone, and others have not
-                _places[key] = found
-        call, restorer = (mapping.start + place for place in found)
-        if min(found) >= 0 and (
-            process.memory.read_some(call, len(arch.SYSCALL_RETURN)) == arch.SYSCALL_RETURN
-            and process.memory.read_some(restorer, len(arch.SIGNAL_RETURN)) == arch.SIGNAL_RETURN
-        ):
-            return Gadgets(call, restorer)
-    raise LivepatchError(
-        "patch_unsupported",
-        "%s has no C library through which a system call could be made safely (neither glibc, musl nor Go's)" % process,
-        "Restart the process into the fixed version.",
-    )
 
 
 class InjectedCalls:

@@ -15,8 +15,9 @@ from typing import Callable
 
 from module_utils._process.process import Process
 from module_utils._ptrace import x86_64 as arch
+from module_utils._ptrace.gadgets import find_gadgets
 from module_utils._ptrace.hold_one_thread import held_thread
-from module_utils._ptrace.injected_call import InjectedCalls, find_gadgets, frame_place
+from module_utils._ptrace.injected_call import InjectedCalls, frame_place
 from module_utils._ptrace.stop_all_threads import stopped
 from module_utils._ptrace.tracer import as_tracer
 
