@@ -28,8 +28,9 @@ from module_utils._process.selection import Selection
 from module_utils._ptrace import injected_call
 
 # The program and its filter: few calls are allowed, for all others the filter does what the first argument says. The
-# second says whom it confines: all threads, only the first one, or only another one. The third, where there is one,
-# makes another thread try a call that is not allowed, all the time.
+# second says whom it confines: all threads, only the first one, or only another one; "late": another thread does so to
+# all, once it is told to. The third, where there is one, makes another thread try a call that is not allowed, all the
+# time.
 PROGRAM = r"""
 #include <errno.h>
 #include <linux/filter.h>
@@ -72,21 +73,8 @@ static void *other(void *confined) {
     while (trying) { passed += syscall(SYS_getppid) >= 0; tried++; }
     for (;;) pause();
 }
-int main(int count, char **words) {
+static void *converse(void *nothing) {
     char line[100];
-    pthread_t thread;
-    static char out[4096], in[4096];
-    strict = !strcmp(words[1], "strict");
-    action = strtoul(words[1], 0, 16);
-    trying = count > 3;
-    setvbuf(stdout, out, _IOLBF, sizeof out);
-    setvbuf(stdin, in, _IOFBF, sizeof in);
-    pthread_barrier_init(&ready, 0, 2);
-    if (strcmp(words[2], "alone")) {
-        pthread_create(&thread, 0, other, strcmp(words[2], "other") ? 0 : &thread);
-        pthread_barrier_wait(&ready);
-    }
-    if (strcmp(words[2], "other")) confine(!strcmp(words[2], "all"));
     puts("ready");
     while (fgets(line, sizeof line, stdin)) {
         if (*line == 'm') {
@@ -95,9 +83,31 @@ int main(int count, char **words) {
         } else if (*line == 't') {
             printf("%ld %ld\n", tried, passed);
         } else {
+            if (*line == 'c') confine(1);
             printf("%d\n", second(first(0)));
         }
     }
+    exit(0);
+}
+int main(int count, char **words) {
+    pthread_t thread;
+    static char out[4096], in[4096];
+    strict = !strcmp(words[1], "strict");
+    action = strtoul(words[1], 0, 16);
+    trying = count > 3;
+    setvbuf(stdout, out, _IOLBF, sizeof out);
+    setvbuf(stdin, in, _IOFBF, sizeof in);
+    pthread_barrier_init(&ready, 0, 2);
+    if (!strcmp(words[2], "late")) {
+        pthread_create(&thread, 0, converse, 0);
+        for (;;) pause();
+    }
+    if (strcmp(words[2], "alone")) {
+        pthread_create(&thread, 0, other, strcmp(words[2], "other") ? 0 : &thread);
+        pthread_barrier_wait(&ready);
+    }
+    if (strcmp(words[2], "other")) confine(!strcmp(words[2], "all"));
+    converse(0);
 }
 """
 FIXED = r"""
@@ -224,6 +234,29 @@ def test_the_programs_own_calls_are_judged_all_the_time(
         tried, passed = running.ask("tried").split()
         assert int(tried) > 1000
         assert int(passed) == 0
+
+
+def test_a_filter_that_comes_while_the_thread_is_held(
+    made: tuple[Path, Patch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread gives it one that kills for our calls, just before they are made."""
+    program, patch = made
+    place_text = injected_call.InjectedCalls.place_text
+    with Running(program, KILL_PROCESS, "late") as running:
+
+        def confining(calls: injected_call.InjectedCalls, text: str) -> int:
+            if not calls._confined:
+                running.send("confine")
+                _until(lambda: set(_modes(running.pid).values()) == {"2"})
+            return place_text(calls, text)
+
+        monkeypatch.setattr(injected_call, "_callers", lambda *_: [running.pid])
+        monkeypatch.setattr(injected_call.InjectedCalls, "place_text", confining)
+        assert set(_modes(running.pid).values()) == {"0"}
+        load_and_activate(patch, running.pid, ("byte", "jump"), "entry")
+        assert set(_modes(running.pid).values()) == {"2"}
+        assert running.line() == "3"
+        assert running.ask("?") == "300"
 
 
 def test_filters_that_may_not_be_suspended(made: tuple[Path, Patch]) -> None:
