@@ -16,13 +16,13 @@ from typing import Any, Callable
 
 from .._errors import LivepatchError
 from .._process.exclusive import exclusive
-from .._process.objects import several_copies
+from .._process.objects import MappedObject, several_copies
 from .._process.process import Process
 from .._process.selection import check_numbering, exe_of, missing_pids, selected
 from .._ptrace.watchdog import Watched, watched
 from .make_switch import SwitchFailed
 from .outcome import Outcome, Report, look, look_again
-from .targets import Operation, is_meant
+from .targets import Operation, meant
 
 # How often a child may be killed, for another reason than being late, at one process before that is given up.
 _MOST_DEATHS = 3
@@ -116,8 +116,9 @@ def _tried(operation: Operation, process: Process, tell: Tell) -> Outcome | Live
         outcome = Outcome(process.pid, process.start_time, "")
         result: Outcome | LivepatchError | None = outcome
         try:
-            if is_meant(operation, process, outcome):
-                _one(operation, process, outcome, tell)
+            objects = meant(operation, process, outcome)
+            if objects is not None:
+                _one(operation, process, outcome, tell, objects)
             else:
                 result = None
         except LivepatchError as error:
@@ -140,15 +141,15 @@ def _tried(operation: Operation, process: Process, tell: Tell) -> Outcome | Live
     return result
 
 
-def _one(operation: Operation, process: Process, outcome: Outcome, tell: Tell) -> None:
+def _one(operation: Operation, process: Process, outcome: Outcome, tell: Tell, objects: list[MappedObject]) -> None:
     try:
         outcome.exe = exe_of(process)
         outcome.threads = len(process.threads())
         if operation.pretend:
-            _step(operation, process, outcome)
+            _step(operation, process, outcome, objects)
         else:
             with exclusive(process, operation.timeout):
-                _step(operation, process, outcome, tell)
+                _step(operation, process, outcome, objects, tell)
     except LivepatchError as error:
         outcome.error = error.as_dict()
         if error.code != "process_gone" and process.has_exited():  # to the kernel that may look like a refusal
@@ -163,10 +164,19 @@ def _one(operation: Operation, process: Process, outcome: Outcome, tell: Tell) -
         look_again(process, operation.patch_id, outcome)
 
 
-def _step(operation: Operation, process: Process, outcome: Outcome, tell: Tell | None = None) -> None:
+def _step(
+    operation: Operation,
+    process: Process,
+    outcome: Outcome,
+    objects: list[MappedObject],
+    tell: Tell | None = None,
+) -> None:
     look(process, operation.patch_id, outcome)
     outcome.before = outcome.state
-    _check_copies(operation, process, outcome.build_id)
+    # Where a patch is to be loaded or activated, its object is there once.
+    starts = [found.start for found in objects if found.build_id == outcome.build_id]
+    if len(starts) > 1:
+        raise several_copies(outcome.build_id, starts, str(process))
     if tell:
         tell(_Begun(outcome))
     operation.step(process, outcome)
@@ -179,17 +189,6 @@ def _step(operation: Operation, process: Process, outcome: Outcome, tell: Tell |
             "patch %s in %s is not as it must be: %s" % (operation.patch_id, process, "; ".join(reasons)),
             "Deactivate and unload the patch there, and load it again; restart the process if that fails, too.",
         )
-
-
-def _check_copies(operation: Operation, process: Process, build_id: str) -> None:
-    """Where a patch is to be loaded or activated, its object is there once.
-
-    Raises LivepatchError patch_unsupported.
-    """
-    objects = operation.finder.find(process, process.maps()) if operation.finder else []
-    starts = [found.start for found in objects if found.build_id == build_id]
-    if len(starts) > 1:
-        raise several_copies(build_id, starts, str(process))
 
 
 def _after_death(operation: Operation, begun: Outcome, death: Watched) -> list[Outcome]:

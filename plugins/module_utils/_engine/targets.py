@@ -10,6 +10,7 @@ from typing import Callable
 
 from .._errors import LivepatchError
 from .._process.maps import Mapping
+from .._process.objects import MappedObject
 from .._process.process import Process
 from .._process.selection import ObjectFinder, Selection
 from .._process.shared_memory import shares_parents_memory
@@ -39,8 +40,8 @@ class Operation:
     undo: Step | None = None
 
 
-def is_meant(operation: Operation, process: Process, outcome: Outcome) -> bool:
-    """Whether to work on this process.
+def meant(operation: Operation, process: Process, outcome: Outcome) -> list[MappedObject] | None:
+    """The objects in this process that are looked for, None where there is nothing to work on.
 
     Raises LivepatchError build_id_mismatch where it is named and lacks the object.
     """
@@ -50,16 +51,16 @@ def is_meant(operation: Operation, process: Process, outcome: Outcome) -> bool:
             raise LivepatchError(
                 "function_busy", "%s shares its memory with its parent (vfork): only that can be patched" % process
             )
-        return False
-    first = operation.finder.find(process, mappings) if operation.finder else []
-    if first:
-        outcome.object, outcome.build_id = first[0].path, first[0].build_id
+        return None
+    found = operation.finder.find(process, mappings) if operation.finder else []
+    if found:
+        outcome.object, outcome.build_id = found[0].path, found[0].build_id
     # Another object's patch may have the same id: a process is loaded into for its object, not for the name.
     loading = operation.finder is not None and operation.goal == LOADED
-    if first or (not loading and has_patch(mappings, operation.patch_id)):
-        return True
+    if found or (not loading and has_patch(mappings, operation.patch_id)):
+        return found
     if operation.goal == ABSENT and mappings and left_open(process, operation.patch_id):
-        return True
+        return found
     if operation.selection.pids and mappings:
         if operation.goal == ACTIVE:
             raise missing_patch(operation.patch_id, str(process))
@@ -67,7 +68,7 @@ def is_meant(operation: Operation, process: Process, outcome: Outcome) -> bool:
             raise LivepatchError(
                 "build_id_mismatch", "%s does not map the object of patch %s" % (process, operation.patch_id)
             )
-    return False
+    return None
 
 
 def has_patch(mappings: list[Mapping], patch_id: str) -> bool:
