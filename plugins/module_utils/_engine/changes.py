@@ -41,6 +41,10 @@ def changes(layers: Layers, concerned: list[Region], before: list[Region] | None
         top, wanted = layers.top(place), layers.shown(place, after)
         if top in (wanted, GONE) or (before is not None and wanted == layers.shown(place, before)):
             continue
+        torn = layers.torn(place)
+        if torn is not None:
+            found += _mended(layers, torn, layers.site(place, wanted))
+            continue
         if top == FOREIGN:
             site = next(site for region in concerned for site in region.sites if place_of(site) == place)
             raise modified(site, "has neither its own bytes nor those of a patch")
@@ -72,6 +76,13 @@ def _changes(layers: Layers, leaves: str, from_site: Site | None, to_site: Site 
         on = _between(leaves, [to_site], to_site.address, to_site.old, to_site.new)
         return [replace(change, alone=False) for change in (back, on) if change is not None]
     change = _change(layers, leaves, from_site, to_site)
+    return [] if change is None else [change]
+
+
+def _mended(layers: Layers, torn: Site, to_site: Site | None) -> list[Change]:
+    """The change of a value that was left half written to one that is whole."""
+    now, whole = layers.memory.read(torn.address, len(torn.old)), to_site.new if to_site else torn.old
+    change = _between(FOREIGN, [torn], torn.address, now, whole)
     return [] if change is None else [change]
 
 

@@ -14,6 +14,7 @@ from .._process.maps import Mapping
 from .._process.memory import Memory
 from .._process.process import Process
 from .bindings import lost_use, object_is_there
+from .image import PAGE
 from .region import ACTIVATING, ACTIVE, DEACTIVATING, HALF, LOADED, Region, Site, find_regions
 
 # What else than a patch's id may be on top of a place.
@@ -142,6 +143,22 @@ class Layers:
         if standing == UNCLEAR:
             return "active" if region in self.settled() else "loaded"
         return standing
+
+    def torn(self, place: tuple[bool, int]) -> Site | None:
+        """A site of a value that a switch left half written: across pages it is more than one write for the kernel.
+
+        None where no switch was under way, or where some page of it holds none of the known values: the program's own.
+        """
+        sites = list(self._sites.get(place, {}).items())
+        under_way = [self._by_id[name].mutable.state in (ACTIVATING, DEACTIVATING) for name, _site in sites]
+        if not place[0] or not any(under_way) or self.top(place) != FOREIGN:
+            return None
+        one = sites[0][1]
+        known = [one.old, *(site.new for _name, site in sites)]
+        now = self.memory.read(one.address, len(one.old))
+        ends = [*range(PAGE - one.address % PAGE, len(now), PAGE), len(now)]
+        pages = [slice(start, end) for start, end in zip([0, *ends], ends)]
+        return one if all(any(now[page] == value[page] for value in known) for page in pages) else None
 
     def shown(self, place: tuple[bool, int], active: list[Region]) -> str:
         """What is on top of a place when these patches are active, given in their order."""

@@ -38,7 +38,7 @@ from .region import (
     write_mutable,
 )
 from .resolve import Resolver
-from .sites import check_apart, check_original, holders
+from .sites import check_apart, check_original, check_private, holders
 
 _FRESH = Mutable(LOADING, "none", 0, 0, 0)
 _EXECUTE_READ = 5
@@ -91,6 +91,7 @@ def prepare(process: Process, patch: Patch, forms: tuple[str, ...] = (BYTE, JUMP
         content = image.linked(base, addresses)
         region = replace(_region(patch, target, image, base, content, switches), uses=used)
         check_apart(layers.bound, region.sites, str(process))
+        check_private(mappings, region.sites, str(process))
         first = header(base, describe(region), _FRESH) + describe(region)
         if len(first) <= image.room:
             content[: len(first)] = first

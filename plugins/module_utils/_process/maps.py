@@ -35,6 +35,10 @@ class Mapping(NamedTuple):
         """True when code may run here."""
         return self.permissions[2] == "x"
 
+    def is_shared(self) -> bool:
+        """True when who writes here changes it for all who map it, and the file."""
+        return self.permissions[3] == "s"
+
     def is_writable(self) -> bool:
         """True when the program may write here."""
         return self.permissions[1] == "w"

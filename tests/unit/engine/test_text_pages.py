@@ -232,6 +232,33 @@ def _kernel_writes_to(running: Running, program: Path) -> bool:
             return False
 
 
+SHARED = r"""
+#include <fcntl.h>
+static void prepare(void) {
+    FILE *maps = fopen("/proc/self/maps", "r");
+    char line[600];
+    uintptr_t start, end, offset = 0;
+    int file = open("/proc/self/exe", O_RDONLY);
+    while (fgets(line, sizeof line, maps))
+        if (sscanf(line, "%lx-%lx %*s %lx", &start, &end, &offset) == 3 && start <= (uintptr_t)answer &&
+            (uintptr_t)answer < end) break;
+    if (mmap((void *)start, end - start, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, file, offset) == MAP_FAILED)
+        exit(2);
+}
+"""
+
+
+def test_text_that_is_shared_with_its_file(tmp_path: Path) -> None:
+    """A change would be one of the file, and of every process that runs it: refused."""
+    program, patch = _made(tmp_path, NOTHING + SHARED)
+    with Running(program) as running:
+        before = snapshot(running.pid)
+        code, message = refused(load_patch(patch, Selection(pids=(running.pid,))))
+        assert code == "patch_unsupported"
+        assert "shared with %s" % program in message
+        assert snapshot(running.pid) == before
+
+
 FULL = r"""
 static uintptr_t last;
 static void take(uintptr_t from, uintptr_t to) {
