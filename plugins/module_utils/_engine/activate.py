@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from .._errors import LivepatchError
 from .._patch.manifest import CONSISTENCIES
 from .._process.process import Process
+from .bindings import check_there
 from .changes import Change, changes, code_left, modified
 from .layers import GONE, MIXED, Layers, place_of
 from .make_switch import switch_running, switch_stopped
@@ -141,12 +142,16 @@ def _run(
         for step in steps:
             noted.append(step.region)
             noted[-1] = _note(process, step.region, step.during, step.region.mutable.order or order)
+        bound = [step.region for step in steps if step.region in layers.bound]
         if switch == "byte":
+            check_there(process, bound)
             switch_running(process, writes)
         elif switch == "stop":
             forbidden = [part for change in switched for part in change.forbidden]
             quiet = code_left(layers, switched, steps[0].region) if limits.consistency == "quiescent" else []
-            stop_us, attempts = switch_stopped(process, writes, forbidden, quiet, limits.max_stop, limits.timeout)
+            stop_us, attempts = switch_stopped(
+                process, writes, forbidden, quiet, limits.max_stop, limits.timeout, lambda: check_there(process, bound)
+            )
     except BaseException:
         # The bytes say the same without it: a failure to note the failure must not hide it.
         with contextlib.suppress(LivepatchError, OSError):

@@ -9,9 +9,11 @@ a function even: two builds of one library often have them. So bytes alone never
 
 from __future__ import annotations
 
+from .._errors import LivepatchError
 from .._process.maps import Mapping, mapping_at
 from .._process.memory import Memory
 from .._process.objects import object_starting_at
+from .._process.process import Process
 from .region import Region
 
 
@@ -19,6 +21,22 @@ def object_is_there(memory: Memory, mappings: list[Mapping], region: Region) -> 
     """True when the object that a region was made for, by its build-id in memory, starts where it did then."""
     found = object_starting_at(memory, mappings, region.object_start)
     return found is not None and found.build_id == region.patch["build_id"]
+
+
+def check_there(process: Process, regions: list[Region]) -> None:
+    """What these regions were made for is still there: to be asked right before writing, for no lock keeps it so.
+
+    Raises LivepatchError object_modified.
+    """
+    mappings = process.maps()
+    for region in regions:
+        if not object_is_there(process.memory, mappings, region):
+            raise LivepatchError(
+                "object_modified",
+                "the object of patch %s, at %#x of %s, was closed meanwhile"
+                % (region.id, region.object_start, process),
+                "Run the task again.",
+            )
 
 
 def uses(mappings: list[Mapping], addresses: list[int]) -> tuple[tuple[int, str], ...]:

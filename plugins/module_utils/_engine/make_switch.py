@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Callable
 
 from .._errors import LivepatchError
 from .._process.memory import Memory
@@ -61,11 +62,13 @@ def switch_stopped(
     quiet: list[tuple[int, int]],
     max_stop: float,
     timeout: float,
+    prove: Callable[[], None],
 ) -> tuple[int, int]:
     """Make all writes in one stop of all threads; (longest stop in microseconds, attempts).
 
     `forbidden`, `quiet`: ranges [start, end) in which nobody may be, the bytes that are overwritten and the code that
-    is left; while somebody is in `quiet`, nobody else is kept stopped. `max_stop` and `timeout` are seconds. Raises
+    is left; while somebody is in `quiet`, nobody else is kept stopped. `max_stop` and `timeout` are seconds. `prove` is
+    called before each attempt, while all run; it raises where the places are not any more what they were. Raises
     LivepatchError stop_budget_exceeded or function_busy when no attempt until `timeout` succeeded, and as Memory.write
     does; then every byte is as it was and all threads run.
     """
@@ -76,6 +79,7 @@ def switch_stopped(
     while True:
         attempts += 1
         inside = attempt.look() if quiet else None
+        prove()
         stop_us, exceeded = 0, None
         if inside is None:
             try:

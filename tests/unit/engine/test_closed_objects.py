@@ -12,10 +12,13 @@ import pytest
 from libraries import FIXED, done, host, library, mapped_at, only, refused
 from patching import Running, compile_program, livepatch_mappings, make_patch
 
-from module_utils._engine.activate import Limits
+from module_utils._engine import make_switch
+from module_utils._engine.activate import Limits, activate
 from module_utils._engine.facts import gather
 from module_utils._engine.operations import activate_patch, deactivate_patch, load_patch, unload_patch
 from module_utils._engine.region import Region, find_region, find_regions
+from module_utils._engine.threads_inside import Inside
+from module_utils._errors import LivepatchError
 from module_utils._patch.content import Patch
 from module_utils._process.process import Process
 from module_utils._process.selection import Selection
@@ -118,6 +121,49 @@ def test_closed_while_active(
             done(unload_patch("fix", chosen, 2.0))
             assert process.memory.read(start, end - start) == before
         assert livepatch_mappings(running.pid) == []
+
+
+BUSY = r"""
+#include <unistd.h>
+static volatile int build = BUILD;
+__attribute__((noinline, noipa)) int answer(int x) { usleep(x * 1000); return build; }
+"""
+
+
+@pytest.mark.parametrize("timeout", [0.0, 20.0], ids=["at-once", "at-a-later-attempt"])
+def test_closed_while_the_tool_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, timeout: float) -> None:
+    """Between two attempts at a stop, another build takes the place: it is looked at again before each of them."""
+    builds = [
+        compile_program(tmp_path, "lib%d.so" % number, BUSY.replace("BUILD", str(number)), "-shared", "-fPIC")
+        for number in (1, 2)
+    ]
+    patch = make_patch(tmp_path, builds[0], FIXED, ["answer"])
+    with Running(host(tmp_path)) as running, Process(running.pid) as process:
+        chosen = Selection(pids=(running.pid,))
+        assert running.ask("open 0 %s" % builds[0]) == "opened"
+        done(load_patch(patch, chosen, forms=("jump",)))
+        (site,) = _region(running.pid).sites
+        attempt, attempts = make_switch._attempt, [0]
+
+        def other_build_comes(*arguments: Any) -> Any:
+            attempts[0] += 1
+            if attempts[0] > 1:
+                return attempt(*arguments)
+            place = mapped_at(running, builds[0])
+            assert running.ask("close 0") == "0"
+            assert running.ask("open 1 %s" % builds[1]) == "opened"
+            assert mapped_at(running, builds[1]) == place
+            return [Inside(running.pid, site.address)], 1
+
+        monkeypatch.setattr(make_switch, "_attempt", other_build_comes)
+        limits = Limits(max_stop=2.0, timeout=timeout, consistency="atomic")
+        with pytest.raises(LivepatchError) as error:
+            activate(process, "fix", limits)
+        assert (error.value.code, attempts[0]) == ("function_busy" if not timeout else "object_modified", 1)
+        assert process.memory.read(site.address, len(site.old)) == site.old
+        assert running.ask("ask 1 1") == "2"
+        assert refused(activate_patch("fix", chosen, limits))[0] == "object_modified"
+        done(unload_patch("fix", chosen, 2.0))
 
 
 def test_opened_again_at_the_same_address(made: tuple[Path, Path, Path, Patch]) -> None:
