@@ -25,6 +25,13 @@ def busy(process: Process, inside: Inside, what: str) -> LivepatchError:
     mappings = process.maps()
     names = AddressNames(process, mappings, find_regions(process.memory, mappings))
     where = names.name(inside.where) if inside.where else ""
+    if not inside.tid and not inside.where:
+        return LivepatchError(
+            "function_busy",
+            "memory of %s at %#x (%s) cannot be read, not even by us: whether it leads into %s is not known"
+            % (process, inside.at, names.area(inside.at), what),
+            "Restart the process, or leave the patch there: one that is not active does nothing.",
+        )
     if not inside.tid:
         calls = _calls(names, inside, inside.at)
         return LivepatchError(

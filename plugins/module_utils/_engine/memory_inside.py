@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from typing import Callable, Iterator
 
-from .._process.maps import Mapping, parse_maps
-from .._process.pages import held_pages
+from .._process.maps import Mapping, mapping_at, parse_maps
+from .._process.pages import PAGE, held_pages, is_devices
 from .._process.process import Process
 from .._ptrace import x86_64 as arch
 from .find_addresses import Addresses, addresses
@@ -62,6 +62,9 @@ class MemoryScan:
             for at in range(start, end, _PIECE):
                 check_budget()
                 piece = self._memory.read_some(at, min(end - at, _PIECE + _OVERLAP))
+                gap = at + len(piece)
+                if gap < min(end, at + _PIECE) and self._is_secret(gap):
+                    return Inside(0, 0, gap)
                 for place, word in self._hits(piece, at):
                     if any(low <= place < high for low, high in ended):
                         continue
@@ -70,6 +73,17 @@ class MemoryScan:
                         return Inside(0, word, place, ((at, piece),))
                     ended.append(stack)
         return None
+
+    def _is_secret(self, place: int) -> bool:
+        """True where there is memory of the program that cannot be read, as that of memfd_secret(2)."""
+        mapping = mapping_at(self._process.maps(), place)
+        page = place & -PAGE
+        return (
+            mapping is not None
+            and bool(list(held_pages(self._process, [(page, page + PAGE)])))
+            and not self._memory.read_some(place, 1)
+            and not is_devices(self._process, mapping.start)
+        )
 
     def _hits(self, piece: bytes, at: int) -> Iterator[tuple[int, int]]:
         """(place, word) of every word that counts in bytes that were read at `at`."""
