@@ -50,7 +50,8 @@ options:
       - V(entry) lets each function switch by itself, without a stop where that can be.
       - V(atomic) switches all functions of the patch in one stop.
       - V(quiescent) does so at a moment when no thread is inside any of them, or due to return into one. Who is inside
-        is found from registers and from every word of the threads' stacks; not knowing counts as inside.
+        is found from registers, from every word of the threads' stacks and of the memory that the program may have
+        written to, where coroutines sleep; not knowing counts as inside. No thread is kept stopped for others.
       - By default, what the patch was built for, which is the least it needs. Asking for less is refused.
     type: str
     choices:

@@ -48,12 +48,14 @@ options:
       - absent
     default: present
   timeout:
-    description: Seconds over which unloading waits for threads to leave the patch.
+    description: Seconds over which unloading waits until nobody is inside the patch, or keeps an address in it.
     type: float
     default: 10
 notes:
-  - Unloading looks at the stacks that threads stand on, and not for pointers into the patch in the data of the program
-    or on the stacks of coroutines that are not running. Where the patch may have left such a pointer, keep it loaded.
+  - Unloading looks at each thread by itself, then at all memory that the program may have written to, for addresses in
+    the patch, as coroutines that are not running and callbacks leave them. It is refused where it finds one, with the
+    place, and also where memory cannot be read. A handler of a signal that the patch installed is not found; then keep
+    the patch loaded.
   - Needs root, or C(CAP_SYS_PTRACE) over the processes. A user may patch own processes where the kernel allows it.
 seealso:
   - module: cgl.livepatch.livepatch_build
@@ -161,7 +163,7 @@ processes:
       type: int
       sample: 0
     hold_us:
-      description: How long one thread of the process was held at most for loading, microseconds.
+      description: How long one thread of the process was held at most for loading or unloading, microseconds.
       type: int
       sample: 412
     attempts:

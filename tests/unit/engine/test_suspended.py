@@ -382,7 +382,7 @@ def test_a_counter_saved_by_a_signal(tmp_path: Path, program: Path) -> None:
         region = find_region(find_regions(process.memory, process.maps()), "fix")
         assert region is not None
         (branch,) = region.branches()
-        assert branch not in [region.code_ranges()[0]]
+        assert branch != region.code_ranges()[0]
         selectors = b"\x33\0\0\0\0\0\x2b\0"
         process.memory.write(area, (branch[0] + 16).to_bytes(8, "little") + bytes(8) + selectors)
         assert _place_named(_refused(_only(unload_patch("fix", meant, 0.0).outcomes), "loaded"))[0] == area
