@@ -148,7 +148,7 @@ def _run(
             switch_running(process, writes)
         elif switch == "stop":
             forbidden = [part for change in switched for part in change.forbidden]
-            quiet = code_left(layers, switched, steps[0].region) if limits.consistency == "quiescent" else []
+            quiet = code_left(layers, switched, steps[0].region) if limits.consistency == "quiescent" else None
             stop_us, attempts = switch_stopped(
                 process, writes, forbidden, quiet, limits.max_stop, limits.timeout, lambda: check_there(process, bound)
             )

@@ -11,7 +11,7 @@ from .._errors import LivepatchError
 from .choose_switch import BYTE
 from .image import PAGE
 from .layers import FOREIGN, GONE, Layers, place_of
-from .make_switch import Write
+from .make_switch import CodeLeft, Write
 from .region import Region, Site
 
 
@@ -57,13 +57,16 @@ def modified(site: Site, how: str) -> LivepatchError:
     return LivepatchError("object_modified", "%s at %#x %s" % (site.name, site.address, how))
 
 
-def code_left(layers: Layers, switched: list[Change], subject: Region) -> list[tuple[int, int]]:
-    """The code ranges that a switch leads away from; `subject` is the patch that it is about."""
-    ranges = []
+def code_left(layers: Layers, switched: list[Change], subject: Region) -> CodeLeft:
+    """The code that a switch leads away from; `subject` is the patch that it is about."""
+    left = CodeLeft([], [])
     for name in dict.fromkeys(change.leaves for change in switched):
         region = layers.region(name)
-        ranges += list(subject.replaced) if region is None else region.code_ranges()
-    return ranges
+        branches = [] if region is None else region.branches()
+        code = list(subject.replaced) if region is None else region.code_ranges()
+        left.functions.extend(part for part in code if part not in branches)
+        left.branches.extend(branches)
+    return left
 
 
 def _changes(layers: Layers, leaves: str, from_site: Site | None, to_site: Site | None) -> list[Change]:

@@ -40,6 +40,16 @@ class Write:
     new: bytes
 
 
+@dataclass(frozen=True)
+class CodeLeft:
+    """Code in which nobody may be at the moment of a switch, as ranges [start, end): functions, and the branches to
+    them, which call nothing.
+    """
+
+    functions: list[tuple[int, int]]
+    branches: list[tuple[int, int]]
+
+
 class SwitchFailed(LivepatchError):
     """No attempt until the timeout succeeded; `attempts` is how many there were, `stop_us` the longest of them."""
 
@@ -59,18 +69,18 @@ def switch_stopped(
     process: Process,
     writes: list[Write],
     forbidden: list[tuple[int, int]],
-    quiet: list[tuple[int, int]],
+    quiet: CodeLeft | None,
     max_stop: float,
     timeout: float,
     prove: Callable[[], None],
 ) -> tuple[int, int]:
     """Make all writes in one stop of all threads; (longest stop in microseconds, attempts).
 
-    `forbidden`, `quiet`: ranges [start, end) in which nobody may be, the bytes that are overwritten and the code that
-    is left; while somebody is in `quiet`, nobody else is kept stopped. `max_stop` and `timeout` are seconds. `prove` is
-    called before each attempt, while all run; it raises where the places are not any more what they were. Raises
-    LivepatchError stop_budget_exceeded or function_busy when no attempt until `timeout` succeeded, and as Memory.write
-    does; then every byte is as it was and all threads run.
+    Nobody may be in the ranges [start, end) of `forbidden`, the bytes that are overwritten, or in `quiet`, the code
+    that is left, unless that is None; while somebody is in `quiet`, nobody else is kept stopped. `max_stop` and
+    `timeout` are seconds. `prove` is called before each attempt, while all run; it raises where the places are not any
+    more what they were. Raises LivepatchError stop_budget_exceeded or function_busy when no attempt until `timeout`
+    succeeded, and as Memory.write does; then every byte is as it was and all threads run.
     """
     _check(process.memory, writes, str(process))
     end = time.monotonic() + timeout
@@ -113,16 +123,17 @@ class _Attempt:
         process: Process,
         writes: list[Write],
         forbidden: list[tuple[int, int]],
-        quiet: list[tuple[int, int]],
+        quiet: CodeLeft | None,
         max_stop: float,
     ) -> None:
         self._process = process
         self._writes = writes
-        self._nowhere = forbidden + quiet
-        self._quiet = quiet
+        self._quiet = quiet.functions + quiet.branches if quiet else []
+        self._nowhere = forbidden + self._quiet
         self._max_stop = max_stop
         self._scan_again = False
-        self._memory = MemoryScan(process, quiet, [], _patches(process) if quiet else [])
+        asleep = quiet or CodeLeft([], [])
+        self._memory = MemoryScan(process, asleep.functions, asleep.branches, _patches(process) if quiet else [])
 
     def look(self) -> Inside | None:
         """Who is inside the code that is left, while all run: each thread held by itself, then all of memory."""
