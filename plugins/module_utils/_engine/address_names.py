@@ -11,6 +11,7 @@ from __future__ import annotations
 import bisect
 import contextlib
 import os
+import stat
 
 from .._elf.header import NotElf, parse_header
 from .._elf.object_file import SHT_DYNSYM, SHT_SYMTAB, STT_FUNC, ObjectFile
@@ -76,11 +77,15 @@ class AddressNames:
         """The file that is mapped, also where it was replaced or deleted on disk; empty where it cannot be had."""
         for name in ("map_files/%x-%x" % (mapping.start, mapping.end), "root" + mapping.path):
             with contextlib.suppress(OSError, LivepatchError):
-                descriptor = self._process.open(name)
-                with open(descriptor, "rb") as stream:
-                    status = os.fstat(descriptor)
-                    if status.st_ino == mapping.inode and status.st_size <= _MOST_FILE:
-                        return stream.read()
+                # What lies at the path now may be anything, and opening a device or a pipe is an act.
+                place = self._process.open(name, os.O_PATH)
+                try:
+                    status = os.fstat(place)
+                    if stat.S_ISREG(status.st_mode) and status.st_ino == mapping.inode and status.st_size <= _MOST_FILE:
+                        with open("/proc/self/fd/%d" % place, "rb") as stream:
+                            return stream.read()
+                finally:
+                    os.close(place)
         return b""
 
 
