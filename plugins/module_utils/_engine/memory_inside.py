@@ -59,12 +59,11 @@ class MemoryScan:
         spared = Addresses((*self._own, *self._stacks.looked_at(self._mappings, tops)))
         ended: list[tuple[int, int]] = []
         for start, end in held_pages(self._process, spared.outside(_areas(self._mappings))):
-            for at in range(start, end, _PIECE):
+            at = start
+            while at < end:
                 check_budget()
-                piece = self._memory.read_some(at, min(end - at, _PIECE + _OVERLAP))
-                gap = at + len(piece)
-                if gap < min(end, at + _PIECE) and self._is_secret(gap):
-                    return Inside(0, 0, gap)
+                size = min(end - at, _PIECE)
+                piece = self._memory.read_some(at, min(end - at, size + _OVERLAP))
                 for place, word in self._hits(piece, at):
                     if any(low <= place < high for low, high in ended):
                         continue
@@ -72,18 +71,30 @@ class MemoryScan:
                     if stack is None:
                         return Inside(0, word, place, ((at, piece),))
                     ended.append(stack)
+                if len(piece) >= size:
+                    at += size
+                    continue
+                gap = at + len(piece)
+                at = self._behind(gap)
+                if not at:
+                    return Inside(0, 0, gap)
         return None
 
-    def _is_secret(self, place: int) -> bool:
-        """True where there is memory of the program that cannot be read, as that of memfd_secret(2)."""
-        mapping = mapping_at(self._process.maps(), place)
-        page = place & -PAGE
-        return (
-            mapping is not None
-            and bool(list(held_pages(self._process, [(page, page + PAGE)])))
-            and not self._memory.read_some(place, 1)
-            and not is_devices(self._process, mapping.start)
-        )
+    def _behind(self, gap: int) -> int:
+        """From where on there may be something to read, behind a page that cannot be read.
+
+        0 where that page is memory of the program, as that of memfd_secret(2).
+        """
+        page = gap & -PAGE
+        mappings = self._process.maps()
+        mapping = mapping_at(mappings, page)
+        if mapping is None:  # it was given back meanwhile
+            return next((later.start for later in mappings if later.start > page), 1 << 64)
+        if is_devices(self._process, mapping.start):
+            return mapping.end
+        if not list(held_pages(self._process, [(page, page + PAGE)])):
+            return page + PAGE
+        return page if self._memory.read_some(page, 1) else 0
 
     def _hits(self, piece: bytes, at: int) -> Iterator[tuple[int, int]]:
         """(place, word) of every word that counts in bytes that were read at `at`."""

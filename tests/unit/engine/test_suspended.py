@@ -25,6 +25,7 @@ from module_utils._engine.outcome import Outcome
 from module_utils._engine.region import find_region, find_regions
 from module_utils._engine.threads_inside import anyone_inside
 from module_utils._patch.content import Patch
+from module_utils._process.memory import Memory
 from module_utils._process.process import Process
 from module_utils._process.selection import Selection
 from module_utils._ptrace.tracer import as_tracer
@@ -150,6 +151,9 @@ int main(int count, char **words)
         break;
     case 'i':
         printf("%p\n", ring());
+        break;
+    case 'h':
+        puts(munmap(stack + 3 * 4096, 4096) ? "whole" : "holed");
         break;
     case 'u':
         puts(munmap(stack, SIZE) ? "mapped" : "unmapped");
@@ -294,6 +298,34 @@ def test_memory_that_cannot_be_read(tmp_path: Path, program: Path) -> None:
         assert running.ask("r") == "resumed"
         assert running.ask("u") == "unmapped"
         assert unload_patch("fix", meant, 5).summary()["failed"] == 0
+
+
+def test_memory_that_is_given_back_meanwhile(tmp_path: Path, program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page in the middle of what is being read goes away: what lies behind it is read all the same."""
+    patch = make_patch(tmp_path, program, NEW_WORK, ["work"])
+    with Running(program) as running:
+        meant = _loaded(running, patch)
+        activate_patch("fix", meant, Limits())
+        stack = int(running.ask("sm"), 16)
+        deactivate_patch("fix", meant, Limits())
+        read = Memory.read_some
+
+        def meddling(memory: Memory, address: int, size: int) -> bytes:
+            if address <= stack + 3 * 4096 < address + size and holes.count("holed") == 0:
+                holes.append(running.ask("h"))
+            return read(memory, address, size)
+
+        holes: list[str] = []
+        monkeypatch.setattr(Memory, "read_some", meddling)
+        place, _area = _place_named(_refused(_only(unload_patch("fix", meant, 0.0).outcomes), "loaded"))
+        assert stack + 4 * 4096 < place < stack + (1 << 16)
+        assert _mapping_count(running.pid, stack) == 2
+
+
+def _mapping_count(pid: int, start: int) -> int:
+    """How many mappings there are of a stack that was one."""
+    lines = Path("/proc/%d/maps" % pid).read_text().splitlines()
+    return sum(start <= int(line.split("-")[0], 16) < start + (1 << 16) for line in lines)
 
 
 def test_memory_shared_with_the_kernel(tmp_path: Path, program: Path) -> None:
