@@ -15,6 +15,7 @@ from patching import Running, compile_program, livepatch_mappings, make_patch, r
 from snapshots import snapshot, tracers
 
 from module_utils._engine.activate import Limits
+from module_utils._engine.facts import gather
 from module_utils._engine.operations import activate_patch, deactivate_patch, load_patch, unload_patch
 from module_utils._engine.region import find_region, find_regions
 from module_utils._patch.content import Patch
@@ -157,6 +158,9 @@ def test_kind_of_object(objects: Objects, tmp_path: Path, kind: str, forms: tupl
             stopless = [consistency == "entry" and way == {"byte"} for way in ways]
             assert [one.switch for one in done] == ["byte" if way else "stop" for way in stopless]
             assert [one.stop_us > 0 for one in done] == [not way for way in stopless]
+            if times == 1:
+                drift = {"deleted": "deleted", "replaced": "replaced"}.get(kind, "none")
+                assert [_drift(one.pid, target) for one in both] == [drift] * 2
             expected = 1000000 + 1000 * (2 * times - 1) + 9 + (times - 1) * 2
             assert [one.ask("1") for one in both] == [str(expected)] * 2
             assert [one.ask("6") for one in both] == ["6000100"] * 2
@@ -172,6 +176,13 @@ def test_kind_of_object(objects: Objects, tmp_path: Path, kind: str, forms: tupl
         assert [tracers(one.pid) for one in both] == [{"0"}, {"0"}]
         assert [one.ask("1") for one in both] == ["13", "13"]
         assert [one.ended() for one in both] == [0, 0]
+
+
+def _drift(pid: int, target: Path) -> str:
+    """What facts say of the patched object in a process, and the file that it came from."""
+    (fact,) = [fact for fact in gather(["fix"], "patched")["processes"] if fact["pid"] == pid]
+    (found,) = [found for found in fact["objects"] if found["path"] == str(target)]
+    return str(found["drift"])
 
 
 def _ways(pid: int) -> set[str]:
