@@ -84,9 +84,9 @@ def deactivate(process: Process, patch_id: str, limits: Limits, pretend: bool = 
     `pretend`: only check. Raises as `activate`.
     """
     layers, repaired = _settle(process, patch_id, limits, pretend)
-    region = _region(layers, patch_id, process)
+    region = layers.region(patch_id)
     active = layers.settled()
-    if region not in active:
+    if region is None or region not in active:  # not there, or only a half of it, as a fork or a death may leave it
         return repaired
     after = [other for other in active if other is not region]
     _check_not_needed(process, after, region)

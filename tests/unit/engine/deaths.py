@@ -159,11 +159,11 @@ def _is_over(pid: int) -> bool:
 class Tool:
     """One run of the tool, in a process of its own, to which something happens at one point.
 
-    `fate`: "die" (the whole tool is killed), "lose" (the child that does the work is killed) or "halt" (that child is
-    stopped for some seconds). `points`: how many were passed, known at the end.
+    `fate`: "die" (the whole tool is killed), "lose" (the child that does the work is killed), "halt" (that child is
+    stopped for some seconds), or what it does itself at that point. `points`: how many were passed, known at the end.
     """
 
-    def __init__(self, work: Callable[[], Report], point: int, fate: str = "die") -> None:
+    def __init__(self, work: Callable[[], Report], point: int, fate: str | Callable[[], None] = "die") -> None:
         self._seen = shared(2)
         self._point, self._fate = point, fate
         self._pid = os.fork()
@@ -185,7 +185,7 @@ class Tool:
             time.sleep(0.001)
         if os.WIFSIGNALED(status):
             return "killed" if os.WTERMSIG(status) == signal.SIGKILL else "signal %d" % os.WTERMSIG(status)
-        return {0: "done", 97: "failed"}.get(os.WEXITSTATUS(status), "raised")
+        return {0: "done", 96: "gone", 97: "failed"}.get(os.WEXITSTATUS(status), "raised")
 
     @property
     def points(self) -> int:
@@ -205,6 +205,9 @@ class Tool:
                 return
             self._seen[0] += 1
             if self._seen[0] != self._point:
+                return
+            if callable(self._fate):
+                self._fate()
                 return
             self._seen[1] = os.getpid()
             if self._fate == "die":
@@ -235,6 +238,7 @@ class Tool:
             os.pwrite = touching(os.pwrite)
             os.waitid, os.waitpid = waiting(os.waitid), waiting(os.waitpid)
             report = work()
-            os._exit(0 if all(outcome.error is None for outcome in report.outcomes) else 97)
+            codes = {outcome.error["code"] for outcome in report.outcomes if outcome.error}
+            os._exit(96 if codes == {"process_gone"} else 97 if codes else 0)
         except BaseException:
             os._exit(98)
