@@ -55,8 +55,9 @@ ansible-lint: ready
 docs-lint: ready
 	$(STEP) $@ antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs all .
 
-deaths: ready ## the tool killed, or halted, at every single point at which it touches a program (10 minutes)
-	$(STEP) --tests $@ env LIVEPATCH_DEATHS=all python -m pytest -n 2 tests/unit/engine/test_deaths.py
+deaths: ready ## the tool killed, or halted, and the program ended, at every point at which they touch (30 minutes)
+	$(STEP) --tests $@ env LIVEPATCH_DEATHS=all python -m pytest -n 2 tests/unit/engine/test_deaths.py \
+		tests/unit/engine/test_life_at_any_point.py
 
 endurance: ready ## load, activate, deactivate, unload 10,000 times under load (CYCLES=N), with a histogram (20 minutes)
 	@LIVEPATCH_CYCLES=$(or $(CYCLES),10000) python -m pytest -q tests/unit/engine/test_endurance.py
