@@ -18,6 +18,7 @@ from .memory import Memory
 # What a thread gives back when it exits, the first one, whose files those in /proc/PID are, like any other.
 _GIVEN_BACK = frozenset(("auxv", "exe", "fd", "maps", "mem", "root"))
 _PF_EXITING = 0x4
+_TRIES = 100
 _Result = TypeVar("_Result")
 
 
@@ -201,16 +202,25 @@ class Process:
 
     def _reach(self, name: str, act: Callable[[str], _Result]) -> _Result:
         """What `act` returns for the path of `name` below /proc/PID; again where the thread that led there exited."""
-        while True:
-            path = self._path(name)
+        path = self._path(name)
+        for tries_left in reversed(range(_TRIES)):
+            before = path
             try:
-                result = act(path)
+                result = act(before)
                 # Of a thread that has given its memory back, maps is empty, and no error.
-                if result != b"" or self._path(name) == path:
+                if result != b"":
                     return result
             except OSError as error:
-                if error.errno not in (errno.ENOENT, errno.ESRCH) or self._path(name) == path:
+                if not tries_left or error.errno not in (errno.ENOENT, errno.ESRCH):
                     raise self._explain(error, name) from None
+                path = self._path(name)
+                if path == before:
+                    raise self._explain(error, name) from None
+                continue
+            path = self._path(name)
+            if path == before:
+                break
+        return result
 
     def _path(self, name: str) -> str:
         if name.partition("/")[0] in _GIVEN_BACK:

@@ -189,28 +189,36 @@ class InjectedCalls:
 def injected_calls(process: Process) -> Iterator[InjectedCalls]:
     """A thread of the process, held, that makes system calls; it goes on as it was when the block ends.
 
-    Inside as_tracer(). Raises LivepatchError not_permitted, already_traced, process_gone, function_busy (no thread has
-    a stack with room).
+    Inside as_tracer(). Raises LivepatchError not_permitted, already_traced, process_gone, function_busy (for a second
+    no thread could be stopped that stood on a stack of known bounds).
     """
     gadgets = find_gadgets(process, process.maps())
     xstate_size = arch.own_xstate_size()
-    mappings = process.maps()  # anew: the search took its time, and stacks come and go
     end = time.monotonic() + _PATIENCE
-    for tid in _callers(process, mappings):
-        patience = max(end - time.monotonic(), _SHORTEST_WAIT)
-        with held_thread(process, tid, patience, plainly=True) as thread:
-            stack = _frame_place(mappings, thread.registers, xstate_size) if thread else 0
-            if thread is None or not stack or _may_not_leave(thread) or _is_on_a_part(mappings, thread):
-                continue
-            calls = InjectedCalls(thread, gadgets, stack, xstate_size)
-            try:
-                yield calls
-            finally:
-                calls.finish()
-            break
-    else:
-        raise LivepatchError("function_busy", "no thread of %s can be made to map memory now" % process)
-    calls.held_us = thread.held_us
+    while True:
+        mappings = process.maps()  # anew: stacks come and go
+        for tid in _callers(process, mappings):
+            patience = max(end - time.monotonic(), _SHORTEST_WAIT)
+            with held_thread(process, tid, patience, plainly=True) as thread:
+                stack = _frame_place(mappings, thread.registers, xstate_size) if thread else 0
+                if thread is None or not stack or _may_not_leave(thread) or _is_on_a_part(mappings, thread):
+                    continue
+                calls = InjectedCalls(thread, gadgets, stack, xstate_size)
+                try:
+                    yield calls
+                finally:
+                    calls.finish()
+            calls.held_us = thread.held_us
+            return
+        if process.has_exited():
+            raise LivepatchError("process_gone", "%s has exited" % process)
+        if time.monotonic() > end:
+            raise LivepatchError(
+                "function_busy",
+                "no thread of %s can be made to map memory now: none could be stopped on a stack that the C library "
+                "or the kernel made for it (coroutines, handlers, uninterruptible sleep)" % process,
+            )
+        time.sleep(_SHORTEST_WAIT)
 
 
 def _may_not_leave(thread: HeldThread) -> bool:

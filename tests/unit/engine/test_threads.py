@@ -5,12 +5,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
+import subprocess
 import time
 from pathlib import Path
+from typing import Iterator
 
 import pytest
 from patching import Running, compile_program, livepatch_mappings, make_patch
-from snapshots import descriptors
+from snapshots import descriptors, snapshot, states, tracers
 
 from module_utils._engine.activate import Limits
 from module_utils._engine.operations import activate_patch, deactivate_patch, load_patch, unload_patch
@@ -105,9 +110,9 @@ def test_threads_come_and_go(tmp_path: Path, forms: tuple[str, ...], consistency
         chosen, limits = Selection(pids=(running.pid,)), Limits(2.0, 10.0, consistency)
         files = descriptors(running.pid)
         began, born = time.monotonic(), int(running.ask("count"))
-        for _turn in range(3):
+        for _turn in range(2):
             assert _well(load_patch(patch, chosen, forms=forms)).state == "loaded"
-            for _switch in range(3):
+            for _switch in range(2):
                 outcome = _well(activate_patch("fix", chosen, limits))
                 assert (outcome.state, outcome.switch) == ("active", "byte" if consistency == "entry" else "stop")
                 assert outcome.stop_us <= 2_000_000
@@ -117,7 +122,198 @@ def test_threads_come_and_go(tmp_path: Path, forms: tuple[str, ...], consistency
             assert _well(unload_patch("fix", chosen, 10.0)).state == "absent"
             before, born = born, int(running.ask("count"))
             assert born > before
-        print(born / (time.monotonic() - began))
+        assert born / (time.monotonic() - began) > 200  # where nothing else runs: more than 10,000 a second
         assert running.alive()
         assert not livepatch_mappings(running.pid)
         assert descriptors(running.pid) == files
+
+
+THOUSANDS = r"""
+#include <sys/resource.h>
+static void *idle(void *nothing) { for (;;) pause(); }
+static void *works(void *nothing) { for (;;) { usleep(5000); if (first(1) + second(0) < 0) abort(); count++; } }
+static void prepare(void) {
+    pthread_t thread;
+    pthread_attr_t small;
+    pthread_attr_init(&small);
+    pthread_attr_setstacksize(&small, 65536);
+    for (int index = 0; index < 4000; index++)
+        if (pthread_create(&thread, &small, index % 100 ? idle : works, 0)) abort();
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def thousands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, Patch]]:
+    program, patch = _made(tmp_path_factory.mktemp("thousands"), THOUSANDS)
+    with Running(program) as running:
+        yield running, patch
+
+
+@pytest.mark.parametrize(("forms", "consistency"), WAYS)
+def test_4000_threads(thousands: tuple[Running, Patch], forms: tuple[str, ...], consistency: str) -> None:
+    """All of them are stopped and go on; the time for it is told and within the budget."""
+    running, patch = thousands
+    chosen, limits = Selection(pids=(running.pid,)), Limits(3.0, 60.0, consistency)
+    before = snapshot(running.pid)
+    outcome = _well(load_patch(patch, chosen, forms=forms))
+    assert (outcome.state, outcome.threads) == ("loaded", 4001)
+    for operation, state, answer in ((activate_patch, "active", "300"), (deactivate_patch, "loaded", "3")):
+        outcome = _well(operation("fix", chosen, limits))
+        assert (outcome.state, outcome.threads) == (state, 4001)
+        assert (outcome.switch, outcome.stop_us > 0) == (("byte", False) if consistency == "entry" else ("stop", True))
+        assert outcome.stop_us < 3_000_000
+        assert running.ask("?") == answer
+    assert _well(unload_patch("fix", chosen, 60.0)).state == "absent"
+    assert snapshot(running.pid) == before
+    assert tracers(running.pid) == {"0"}
+    assert not states(running.pid) & {"t", "T"}
+
+
+def test_4000_threads_and_a_small_budget(thousands: tuple[Running, Patch]) -> None:
+    """5 ms are not enough for 4000 threads: told so, with the time that it took; all run on, nothing is changed."""
+    running, patch = thousands
+    chosen = Selection(pids=(running.pid,))
+    _well(load_patch(patch, chosen, forms=("jump",)))
+    before, count = snapshot(running.pid), int(running.ask("count"))
+    outcome = _only(activate_patch("fix", chosen, Limits(0.005, 0.0, "atomic")))
+    assert outcome.error is not None
+    assert (outcome.error["code"], outcome.state, outcome.attempts) == ("stop_budget_exceeded", "loaded", 1)
+    assert 5_000 <= outcome.stop_us < 3_000_000
+    assert snapshot(running.pid) == before
+    assert (tracers(running.pid), states(running.pid) & {"t", "T"}) == ({"0"}, set())
+    assert running.ask("?") == "3"
+    while int(running.ask("count")) < count + 1000:
+        time.sleep(0.01)
+    assert _well(unload_patch("fix", chosen, 60.0)).state == "absent"
+
+
+IO_URING = r"""
+#include <linux/io_uring.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+static int ring(int flags) {
+    /* One read from a pipe in which nothing comes, which is to be made by a worker. */
+    struct io_uring_params wanted = {.flags = flags, .sq_thread_idle = 3600000};
+    int one = syscall(SYS_io_uring_setup, 4, &wanted), ends[2];
+    char *queue = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, one, IORING_OFF_SQ_RING);
+    struct io_uring_sqe *entry = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, one, IORING_OFF_SQES);
+    static char byte;
+    if (one < 0 || queue == MAP_FAILED || entry == MAP_FAILED || pipe(ends)) return -1;
+    entry->opcode = IORING_OP_READ;
+    entry->flags = IOSQE_ASYNC;
+    entry->fd = ends[0];
+    entry->addr = (unsigned long)&byte;
+    entry->len = 1;
+    *(unsigned *)(queue + wanted.sq_off.array) = 0;
+    __atomic_store_n((unsigned *)(queue + wanted.sq_off.tail), 1, __ATOMIC_RELEASE);
+    return syscall(SYS_io_uring_enter, one, 1, 0, flags & IORING_SETUP_SQPOLL ? IORING_ENTER_SQ_WAKEUP : 0, 0, 0);
+}
+static void prepare(void) { count = ring(0) < 0 || ring(IORING_SETUP_SQPOLL) < 0; }
+"""
+
+
+@pytest.mark.parametrize(("forms", "consistency"), WAYS)
+def test_io_uring_workers(tmp_path: Path, forms: tuple[str, ...], consistency: str) -> None:
+    """Threads that the kernel made for io_uring, a busy poller among them, cannot be traced and need not be."""
+    program, patch = _made(tmp_path, IO_URING)
+    with Running(program) as running:
+        if running.ask("count") != "0":
+            pytest.skip("io_uring is not allowed here (kernel.io_uring_disabled)")
+        names: set[str] = set()
+        while {name[:8] for name in names} != {"program", "iou-wrk-", "iou-sqp-"}:
+            names = {(task / "comm").read_text().strip() for task in Path("/proc/%d/task" % running.pid).iterdir()}
+            time.sleep(0.01)
+        chosen, limits = Selection(pids=(running.pid,)), Limits(1.0, 10.0, consistency)
+        for _turn in range(2):
+            assert _well(load_patch(patch, chosen, forms=forms)).state == "loaded"
+            assert _well(activate_patch("fix", chosen, limits)).state == "active"
+            assert running.ask("?") == "300"
+            assert _well(deactivate_patch("fix", chosen, limits)).state == "loaded"
+            assert running.ask("?") == "3"
+            assert _well(unload_patch("fix", chosen, 10.0)).state == "absent"
+        assert not livepatch_mappings(running.pid)
+
+
+FROZEN = r"""
+#include <fcntl.h>
+static const char *path;
+static void *writes(void *nothing) {
+    int file = open(getenv("FILE"), O_WRONLY | O_CREAT, 0600);
+    for (;;) { if (write(file, "x", 1) != 1) abort(); count++; usleep(1000); }
+}
+static void prepare(void) { pthread_t thread; pthread_create(&thread, 0, writes, 0); }
+"""
+
+
+@contextlib.contextmanager
+def _mounted(folder: Path) -> Iterator[Path]:
+    """A small file system of its own."""
+    image, place = folder / "image", folder / "mounted"
+    place.mkdir()
+    with image.open("wb") as stream:
+        stream.truncate(16 << 20)
+    subprocess.run(["mkfs.ext4", "-q", str(image)], check=True)
+    if subprocess.run(["mount", "-o", "loop", str(image), str(place)], check=False).returncode:
+        pytest.skip("no loop devices, or no ext4, in this kernel")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def _asleep_for_good(pid: int) -> int:
+    tasks = [int(task.name) for task in Path("/proc/%d/task" % pid).iterdir()]
+    return next(tid for tid in tasks if _state(pid, tid) == "D")
+
+
+def _state(pid: int, tid: int) -> str:
+    return Path("/proc/%d/task/%d/stat" % (pid, tid)).read_text().rpartition(")")[2].split()[0]
+
+
+def test_a_frozen_file_system(tmp_path: Path) -> None:
+    """A thread in uninterruptible sleep: one byte switches all the same; what needs it to stop says so, in time.
+
+    Once it has gone on, the same succeeds.
+    """
+    if not shutil.which("fsfreeze") or not shutil.which("mkfs.ext4") or os.geteuid():
+        pytest.skip("needs root, fsfreeze and mkfs.ext4")
+    program, patch = _made(tmp_path, FROZEN)
+    with _mounted(tmp_path) as place, Running(program, env={"FILE": str(place / "file")}) as running:
+        chosen = Selection(pids=(running.pid,))
+        subprocess.run(["fsfreeze", "-f", str(place)], check=True)
+        try:
+            while states(running.pid) != {"S", "D"}:
+                time.sleep(0.01)
+            # switched by a byte, it neither stops nor waits
+            assert _well(load_patch(patch, chosen)).state == "loaded"
+            assert _well(activate_patch("fix", chosen, Limits(0.1, 0.0))).state == "active"
+            assert running.ask("?") == "300"
+            outcome = _well(deactivate_patch("fix", chosen, Limits(0.1, 0.0)))
+            assert (outcome.state, outcome.switch) == ("loaded", "byte")
+            assert running.ask("?") == "3"
+            # nobody can tell where it will come back to
+            outcome = _only(unload_patch("fix", chosen, 0.3))
+            assert outcome.error is not None
+            assert (outcome.error["code"], outcome.state, outcome.verified) == ("function_busy", "loaded", True)
+            assert "thread %d" % _asleep_for_good(running.pid) in outcome.error["message"]
+            before = snapshot(running.pid)
+            outcome = _only(activate_patch("fix", chosen, Limits(0.05, 0.3, "atomic")))
+            assert outcome.error is not None
+            assert (outcome.error["code"], outcome.state) == ("stop_budget_exceeded", "loaded")
+            assert 50_000 <= outcome.stop_us < 1_000_000
+            assert snapshot(running.pid) == before
+            assert running.ask("?") == "3"
+            count = running.ask("count")
+            assert states(running.pid) == {"S", "D"}
+        finally:
+            subprocess.run(["fsfreeze", "-u", str(place)], check=True)
+        while running.ask("count") == count:
+            time.sleep(0.01)
+        assert tracers(running.pid) == {"0"}
+        assert _well(activate_patch("fix", chosen, Limits(1.0, 10.0, "atomic"))).state == "active"
+        assert running.ask("?") == "300"
+        assert _well(deactivate_patch("fix", chosen, Limits(1.0, 10.0, "atomic"))).state == "loaded"
+        assert _well(unload_patch("fix", chosen, 10.0)).state == "absent"
+        assert running.ask("?") == "3"
+        assert running.alive()
