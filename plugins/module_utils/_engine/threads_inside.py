@@ -10,6 +10,7 @@ called. That can be wrong in one direction only: not knowing counts as inside.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import Callable
 
@@ -18,11 +19,14 @@ from .._process.process import Process
 from .._ptrace import x86_64 as arch
 from .._ptrace.attach import runs_no_code
 from .._ptrace.hold_one_thread import held_thread
+from .._ptrace.stop_all_threads import BudgetExceeded, stopped
 from .find_addresses import Addresses, addresses
 
 # A stack is read in pieces of this size, bytes, and no further than this.
 _PIECE, _MOST = 1 << 16, 64 << 20
 _OVERLAP = 64
+# How long threads born meanwhile are looked at one by one, seconds.
+_CHASE = 0.5
 
 
 @dataclass(frozen=True)
@@ -85,19 +89,25 @@ def threads_inside(
     return found
 
 
-def anyone_inside(process: Process, ranges: list[tuple[int, int]], timeout: float) -> Looks:
+def anyone_inside(process: Process, ranges: list[tuple[int, int]], timeout: float, max_stop: float = 0.0) -> Looks:
     """Look at every thread; `inside` is the first one that is inside one of the ranges, or None.
 
     Each thread is held by itself, while its stack is copied: nobody can enter any more, so one look at each is enough.
     A thread that does not come to a stop within `timeout` seconds counts as inside. Inside as_tracer(). Raises
     LivepatchError.
+
+    Where threads are born faster than they can be looked at, all are stopped at once, for at most `max_stop` seconds;
+    with 0 those that were born last are left out, for who asks will stop all anyway.
     """
     looked: set[int] = set()
+    chase_until = 0.0
     looks, wanted = Looks(), addresses(tuple(ranges))
     while True:
         new = [tid for tid in process.threads() if tid not in looked]
         if not new:
             return looks
+        if chase_until and time.monotonic() > chase_until:
+            return _look_at_all(process, ranges, max_stop, looks) if max_stop else looks
         mappings = process.maps()
         for tid in new:
             looked.add(tid)
@@ -111,6 +121,22 @@ def anyone_inside(process: Process, ranges: list[tuple[int, int]], timeout: floa
                 looks.inside = Inside(tid, 0)
             if looks.inside:
                 return looks
+        chase_until = chase_until or time.monotonic() + _CHASE
+
+
+def _look_at_all(process: Process, ranges: list[tuple[int, int]], max_stop: float, looks: Looks) -> Looks:
+    """Look at all threads in one stop."""
+    try:
+        with stopped(process, max_stop) as window:
+            looks.tops = [stack_top(registers) for registers in window.registers.values()]
+            # Read in the stop: the stacks of those born last are among them.
+            found = threads_inside(process, process.maps(), window.registers, ranges, window.check_budget)
+        looks.inside = found[0] if found else None
+        looks.held_us.append(window.stop_us)
+    except BudgetExceeded as exceeded:
+        looks.inside = Inside((exceeded.late or [process.pid])[0], 0)
+        looks.held_us.append(exceeded.stop_us)
+    return looks
 
 
 def stack_top(registers: bytes) -> StackTop:

@@ -22,6 +22,8 @@ from .threads_inside import anyone_inside
 
 # How long one thread may take to come to a stop before it counts as busy, and the pause between two looks, seconds.
 _LOOK, _PAUSE = 0.1, 0.05
+# How long all threads may be stopped where they are born faster than they can be looked at one by one, seconds.
+_STOP = 0.1
 
 
 def unload(process: Process, patch_id: str, timeout: float, pretend: bool = False) -> int | None:
@@ -91,7 +93,7 @@ def _wait_until_left(process: Process, region: Region, timeout: float) -> int:
         inside = None
         # Twice: what the program moved from a place not yet read to one already read, it did not move back.
         for _turn in range(2):
-            looks = as_tracer(lambda: anyone_inside(process, _everything(region), _LOOK))
+            looks = as_tracer(lambda: anyone_inside(process, _everything(region), _LOOK, _STOP))
             held_us = max([held_us, *looks.held_us])
             inside = looks.inside or memory.find(looks.tops)
             if inside:

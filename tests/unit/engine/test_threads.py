@@ -128,6 +128,51 @@ def test_threads_come_and_go(tmp_path: Path, forms: tuple[str, ...], consistency
         assert descriptors(running.pid) == files
 
 
+CROWD = r"""
+static volatile long alive;
+static void *short_lived(void *nothing) {
+    if (first(1) + second(0) < 0) abort();
+    usleep(20000);
+    __atomic_fetch_add(&count, 1, __ATOMIC_RELAXED);
+    __atomic_fetch_sub(&alive, 1, __ATOMIC_RELAXED);
+    return 0;
+}
+static void *breeds(void *nothing) {
+    pthread_t one;
+    pthread_attr_t detached;
+    pthread_attr_init(&detached);
+    pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&detached, 65536);
+    for (;;) {
+        while (alive >= 300) usleep(100);
+        if (!pthread_create(&one, &detached, short_lived, 0)) __atomic_fetch_add(&alive, 1, __ATOMIC_RELAXED);
+    }
+}
+static void prepare(void) { pthread_t one; pthread_create(&one, 0, breeds, 0); }
+"""
+
+
+def test_there_is_always_a_new_thread(tmp_path: Path) -> None:
+    """300 threads, of which none lives long: who looks at one after the other never comes to an end, and stops all."""
+    program, patch = _made(tmp_path, CROWD)
+    with Running(program) as running:
+        chosen, limits = Selection(pids=(running.pid,)), Limits(2.0, 30.0, "quiescent")
+        while len(os.listdir("/proc/%d/task" % running.pid)) < 100:
+            time.sleep(0.01)
+        assert _well(load_patch(patch, chosen)).state == "loaded"
+        assert _well(activate_patch("fix", chosen, limits)).state == "active"
+        assert running.ask("?") == "300"
+        assert _well(deactivate_patch("fix", chosen, limits)).state == "loaded"
+        assert running.ask("?") == "3"
+        outcome = _well(unload_patch("fix", chosen, 60.0))
+        assert outcome.state == "absent"
+        assert 0 < outcome.hold_us < 1_000_000
+        assert not livepatch_mappings(running.pid)
+        count = int(running.ask("count"))
+        while int(running.ask("count")) < count + 100:
+            time.sleep(0.01)
+
+
 THOUSANDS = r"""
 #include <sys/resource.h>
 static void *idle(void *nothing) { for (;;) pause(); }
