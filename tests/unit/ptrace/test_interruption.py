@@ -17,6 +17,8 @@ from patching import Running, compile_program
 from programs import call_in_each_thread, stop_all, wait_for_threads
 
 from module_utils._process.process import Process
+from module_utils._ptrace import injected_call
+from module_utils._ptrace import x86_64 as arch
 from module_utils._ptrace.stop_all_threads import stopped
 from module_utils._ptrace.tracer import as_tracer
 
@@ -51,6 +53,17 @@ def test_no_call_returns_early(program: Path, tmp_path: Path) -> None:
             assert call_in_each_thread(process) == THREADS
         assert _returned(running) == {}
         assert running.ended() == 0
+
+
+def test_who_keeps_count_of_its_time_is_asked_first(program: Path, tmp_path: Path) -> None:
+    """Threads that wait in calls that go on with the time that is left come before all others."""
+    with Running(program, str(tmp_path), "60") as running, Process(running.pid) as process:
+        wait_for_threads(running.pid, THREADS)
+        asked = injected_call._callers(process, process.maps())
+        numbers = [int(process.read_text("task/%d/syscall" % tid).split()[0]) for tid in asked]
+        first = [number in arch.TAKEN_UP_AGAIN for number in numbers]
+        assert first == sorted(first, reverse=True)
+        assert 10 < sum(first) < len(first)
 
 
 def test_times_go_on(program: Path, tmp_path: Path) -> None:
