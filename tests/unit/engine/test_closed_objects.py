@@ -48,7 +48,7 @@ def _fact(pid: int) -> dict[str, Any]:
 
 
 def _limits(consistency: str) -> Limits:
-    return Limits(max_stop=2.0, timeout=2.0, consistency=consistency)
+    return Limits(max_stop=5.0, timeout=20.0, consistency=consistency)
 
 
 @pytest.mark.parametrize(("forms", "consistency"), WAYS)
@@ -84,7 +84,7 @@ def test_another_build_at_the_same_address(
         done(activate_patch("fix", chosen, _limits(consistency)))
         assert (running.ask("ask 0 5"), running.ask("ask 1 5")) == ("5001", "7")
         done(deactivate_patch("fix", chosen, _limits(consistency)))
-        done(unload_patch("fix", chosen, 2.0))
+        done(unload_patch("fix", chosen, 20.0))
         assert (running.ask("ask 0 5"), running.ask("ask 1 5")) == ("6", "7")
 
 
@@ -118,7 +118,7 @@ def test_closed_while_active(
             assert fact["functions"][0]["redirected_to"] == ""
             assert refused(activate_patch("fix", chosen, _limits(consistency)))[0] == "object_modified"
             assert only(deactivate_patch("fix", chosen, _limits(consistency))).error is None
-            done(unload_patch("fix", chosen, 2.0))
+            done(unload_patch("fix", chosen, 20.0))
             assert process.memory.read(start, end - start) == before
         assert livepatch_mappings(running.pid) == []
 
@@ -163,7 +163,7 @@ def test_closed_while_the_tool_waits(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert process.memory.read(site.address, len(site.old)) == site.old
         assert running.ask("ask 1 1") == "2"
         assert refused(activate_patch("fix", chosen, limits))[0] == "object_modified"
-        done(unload_patch("fix", chosen, 2.0))
+        done(unload_patch("fix", chosen, 20.0))
 
 
 def test_opened_again_at_the_same_address(made: tuple[Path, Path, Path, Patch]) -> None:

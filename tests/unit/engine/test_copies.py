@@ -18,7 +18,7 @@ from module_utils._engine.facts import gather
 from module_utils._engine.operations import activate_patch, deactivate_patch, load_patch, unload_patch
 from module_utils._process.selection import Selection
 
-LIMITS = Limits(max_stop=2.0, timeout=2.0)
+LIMITS = Limits(max_stop=5.0, timeout=20.0)
 WAYS = [pytest.param(("byte", "jump"), id="byte"), pytest.param(("jump",), id="stop")]
 
 
@@ -48,7 +48,7 @@ def test_two_builds_in_one_process(tmp_path: Path, forms: tuple[str, ...]) -> No
                 done(deactivate_patch("fix%d" % number, chosen, LIMITS))
                 answers[number] = str(6 + number)
                 assert [running.ask("ask 0 5"), running.ask("ask 1 5")] == answers
-                done(unload_patch("fix%d" % number, chosen, 2.0))
+                done(unload_patch("fix%d" % number, chosen, 20.0))
             assert snapshot(running.pid) == before
 
 
@@ -100,7 +100,7 @@ def test_a_copy_that_comes_later(tmp_path: Path) -> None:
         assert outcome.error is not None
         assert (outcome.error["code"], outcome.state) == ("patch_unsupported", "active")
         assert only(deactivate_patch("fix", chosen, LIMITS)).error is None
-        assert only(unload_patch("fix", chosen, 2.0)).error is None
+        assert only(unload_patch("fix", chosen, 20.0)).error is None
         assert (running.ask("ask 0 5"), running.ask("ask 1 5")) == ("6", "6")
         assert livepatch_mappings(running.pid) == []
 
@@ -152,7 +152,7 @@ def test_names_are_those_of_the_namespace(tmp_path: Path, forms: tuple[str, ...]
         done(activate_patch("fix", chosen, LIMITS))
         assert [running.ask("ask 0 5") for _turn in range(100)] == [new] * 100
         done(deactivate_patch("fix", chosen, LIMITS))
-        done(unload_patch("fix", chosen, 2.0))
+        done(unload_patch("fix", chosen, 20.0))
         assert running.ask("ask 0 5") == old
         assert snapshot(running.pid).code == before.code
         assert running.ended() == 0

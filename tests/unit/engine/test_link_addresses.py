@@ -99,14 +99,14 @@ def _made(folder: Path, kind: str) -> tuple[Path, Path]:
 def _switched(running: Running, target: Path, folder: Path, forms: tuple[str, ...], consistency: str) -> None:
     """Patched, and back to what it was."""
     patch = make_patch(folder, target, FIXED, ["answer"])
-    chosen, limits = Selection(pids=(running.pid,)), Limits(max_stop=2.0, timeout=5.0, consistency=consistency)
+    chosen, limits = Selection(pids=(running.pid,)), Limits(max_stop=5.0, timeout=20.0, consistency=consistency)
     assert running.ask("5") == "50"
     before = snapshot(running.pid)
     done(load_patch(patch, chosen, forms=forms))
     done(activate_patch("fix", chosen, limits))
     assert running.ask("5") == str(50000 + 40 + 400 + 4 + 5)
     done(deactivate_patch("fix", chosen, limits))
-    done(unload_patch("fix", chosen, 5.0))
+    done(unload_patch("fix", chosen, 20.0))
     assert running.ask("5") == "50"
     assert snapshot(running.pid).code == before.code
 

@@ -72,7 +72,7 @@ def _made(folder: Path, setup: str, *flags: str) -> tuple[Path, Patch]:
 
 def _there_and_back(running: Running, patch: Patch, forms: tuple[str, ...], consistency: str) -> None:
     """Switched twice and taken out; the code is afterwards what it was before."""
-    chosen, limits = Selection(pids=(running.pid,)), Limits(max_stop=2.0, timeout=5.0, consistency=consistency)
+    chosen, limits = Selection(pids=(running.pid,)), Limits(max_stop=5.0, timeout=20.0, consistency=consistency)
     assert running.ask("5") == "16"
     before = snapshot(running.pid)
     done(load_patch(patch, chosen, forms=forms))
@@ -81,7 +81,7 @@ def _there_and_back(running: Running, patch: Patch, forms: tuple[str, ...], cons
         assert running.ask("5") == "36"
         done(deactivate_patch("fix", chosen, limits))
         assert running.ask("5") == "16"
-    done(unload_patch("fix", chosen, 5.0))
+    done(unload_patch("fix", chosen, 20.0))
     assert snapshot(running.pid).code == before.code
     assert livepatch_mappings(running.pid) == []
     assert running.ended() == 0
@@ -211,7 +211,7 @@ def test_pages_of_hugetlbfs(tmp_path: Path, forms: tuple[str, ...], consistency:
         limits = Limits(max_stop=2.0, timeout=0.1, consistency=consistency)
         assert refused(activate_patch("fix", chosen, limits))[0] == "not_permitted"
         assert running.ask("5") == "16"
-        done(unload_patch("fix", chosen, 5.0))
+        done(unload_patch("fix", chosen, 20.0))
         assert snapshot(running.pid) == before
 
 

@@ -41,7 +41,7 @@ int main(void) {
     }
 }
 """.replace("SIZE", str(SIZE))
-LIMITS = Limits(max_stop=2.0, timeout=2.0)
+LIMITS = Limits(max_stop=5.0, timeout=20.0)
 OLD, NEW = "1 ooo", "1000 nnn"
 
 
@@ -92,7 +92,7 @@ def test_the_next_run_makes_it_whole(made: tuple[Path, Patch], pages: int) -> No
                 done(next_run("fix", chosen, LIMITS))
                 assert running.ask("?") == answer
         done(deactivate_patch("fix", chosen, LIMITS))
-        done(unload_patch("fix", chosen, 2.0))
+        done(unload_patch("fix", chosen, 20.0))
         assert running.ask("?") == OLD
         assert snapshot(running.pid) == before
 
