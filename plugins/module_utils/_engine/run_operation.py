@@ -108,6 +108,7 @@ def _tried(operation: Operation, process: Process, tell: Tell) -> Outcome | Live
     One that becomes another program meanwhile is tried again as that.
     """
     named, changed = bool(operation.selection.pids), False
+    end = time.monotonic() + operation.timeout
     for turn in range(_MOST_PROGRAMS):
         if turn:
             time.sleep(_PAUSE)
@@ -126,14 +127,17 @@ def _tried(operation: Operation, process: Process, tell: Tell) -> Outcome | Live
                 outcome.error = error.as_dict()
             else:
                 result = error if error.code == "not_permitted" else None
+        if not named and result is not outcome:
+            return result
         now = process.program()
         changed = changed or bool(program and now and program != now)
         if result is outcome and outcome.error and process.has_exited():  # whatever the error was, this is the reason
             outcome.error = LivepatchError("process_gone", "process %d has exited" % process.pid).as_dict()
             return outcome
-        settled = (program and program == now) or not (named or result is outcome)
-        if settled or (result is outcome and not outcome.error) or process.has_exited():
+        if (program and program == now) or (result is outcome and not outcome.error) or process.has_exited():
             return result
+        if turn and time.monotonic() > end:
+            break
     if changed:
         message = "%s becomes another program time and again" % process
         outcome.error = LivepatchError("function_busy", message).as_dict()
