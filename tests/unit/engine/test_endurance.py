@@ -54,10 +54,10 @@ class Times:
                 "%s: %d, median %d us, p99 %d us, worst %d us"
                 % (name, len(figures), figures[len(figures) // 2], figures[len(figures) * 99 // 100], figures[-1])
             )
-            counts = Counter(max(figure, 1).bit_length() for figure in figures)
+            counts = Counter(figure.bit_length() for figure in figures)
             for bits in range(min(counts), max(counts) + 1):
                 bar = "#" * -(-60 * counts[bits] // len(figures))
-                lines.append("  %8d - %8d us %6d %s" % (1 << bits - 1, (1 << bits) - 1, counts[bits], bar))
+                lines.append("  %8d - %8d us %6d %s" % (1 << bits >> 1, (1 << bits) - 1, counts[bits], bar))
         return "\n".join(lines)
 
 

@@ -19,6 +19,7 @@ from module_utils._engine import make_switch
 from module_utils._engine.activate import Limits
 from module_utils._engine.operations import activate_patch, deactivate_patch, load_patch, unload_patch
 from module_utils._engine.outcome import Outcome, Report
+from module_utils._errors import LivepatchError
 from module_utils._patch.content import Patch
 from module_utils._patch.manifest import ChangedValue
 from module_utils._process.process import Process
@@ -134,22 +135,24 @@ def test_written_in_the_same_stop_as_functions(tmp_path: Path, program: Path) ->
 
 
 def test_apart_they_would_be_seen(tmp_path: Path, program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The counter-check: writes one after the other, while all run, are noticed by the same program."""
+    """The counter-check: a value written while all run, before the function, is noticed by the same program."""
     patch = _patch(tmp_path, program)
 
     def apart(process: Process, writes: list[make_switch.Write], *_others: Any) -> tuple[int, int]:
-        for write in writes:
-            process.memory.write(write.address, write.new)
-            if write is writes[0]:
-                _wait_for(running, lambda answer: answer != "0 1")
-        return 1, 1
+        (write,) = [write for write in writes if write.site.kind == "data"]
+        process.memory.write(write.address, write.new)
+        _wait_for(running, lambda answer: answer != "0 1")
+        process.memory.write(write.address, write.old)
+        raise LivepatchError("internal", "enough seen")
 
     monkeypatch.setattr("module_utils._engine.activate.switch_stopped", apart)
     with Running(program, "2") as running:
         meant = Selection(pids=(running.pid,))
-        _done(load_patch(patch, meant, forms=("byte",)))
+        _done(load_patch(patch, meant))
         _wait_for(running, lambda answer: answer == "0 1")
-        activate_patch("fix", meant, LIMITS)
+        error = _only(activate_patch("fix", meant, LIMITS)).error
+        assert error is not None
+        assert error["message"] == "enough seen"
         assert running.ask("m") not in ("0 0", "0 1")
 
 
