@@ -149,11 +149,6 @@ def stack_top(registers: bytes) -> StackTop:
     return StackTop(arch.stack_pointer(registers) - below, arch.thread_pointer(registers))
 
 
-def find_address(data: bytes, ranges: list[tuple[int, int]], place: int = 0) -> int:
-    """A word in `data`, which was read at `place`, that lies in one of the ranges; 0 for none. See Addresses.among."""
-    return next((word for _place, word in addresses(tuple(ranges)).among(data, place)), 0)
-
-
 def _copy(process: Process, mappings: list[Mapping], registers: bytes) -> _Copied:
     """Read all stacks of a thread: nothing more, for it is held meanwhile."""
     copied = _Copied(registers)
