@@ -32,6 +32,8 @@ _REST = 1.0
 _MOST_PASSES = 8
 # How many programs one process may become while it is worked on, and how long each is given to begin, seconds.
 _MOST_PROGRAMS, _PAUSE = 5, 0.05
+# How long the end of a process that was killed is waited for, and how often it is looked at, seconds.
+_DYING, _LOOK = 2.0, 0.005
 Tell = Callable[[Any], None]
 
 
@@ -129,12 +131,14 @@ def _tried(operation: Operation, process: Process, tell: Tell) -> Outcome | Live
                 result = error if error.code == "not_permitted" else None
         if not named and result is not outcome:
             return result
+        if result is outcome and not outcome.error:
+            return outcome
         now = process.program()
         changed = changed or bool(program and now and program != now)
-        if result is outcome and outcome.error and process.has_exited():  # whatever the error was, this is the reason
+        if _has_ended(process):  # whatever the error was, this is the reason
             outcome.error = LivepatchError("process_gone", "process %d has exited" % process.pid).as_dict()
             return outcome
-        if (program and program == now) or (result is outcome and not outcome.error) or process.has_exited():
+        if program and program == now:
             return result
         if turn and time.monotonic() > end:
             break
@@ -143,6 +147,14 @@ def _tried(operation: Operation, process: Process, tell: Tell) -> Outcome | Live
         outcome.error = LivepatchError("function_busy", message).as_dict()
         return outcome
     return result
+
+
+def _has_ended(process: Process) -> bool:
+    """Whether a process has exited; waits for the end of one that was killed, for a while."""
+    end = time.monotonic() + _DYING
+    while process.is_ending() and not process.has_exited() and time.monotonic() < end:
+        time.sleep(_LOOK)
+    return process.has_exited()
 
 
 def _one(operation: Operation, process: Process, outcome: Outcome, tell: Tell, objects: list[MappedObject]) -> None:

@@ -17,7 +17,8 @@ from .memory import Memory
 
 # What a thread gives back when it exits, the first one, whose files those in /proc/PID are, like any other.
 _GIVEN_BACK = frozenset(("auxv", "exe", "fd", "maps", "mem", "root"))
-_PF_EXITING = 0x4
+# SIGKILL in a set of signals, and a thread that exits (the flags in proc_pid_stat(5)).
+_KILLED, _PF_EXITING = 1 << 8, 0x4
 _TRIES = 100
 _Result = TypeVar("_Result")
 
@@ -150,6 +151,14 @@ class Process:
     def has_exited(self) -> bool:
         """True when no thread of it is left that has not begun to exit."""
         return not self.living_thread()
+
+    def is_ending(self) -> bool:
+        """True when it was killed, or its leader ends, and when it has exited."""
+        try:
+            pending = int(self.status("SigPnd"), 16) | int(self.status("ShdPnd"), 16)
+            return bool(pending & _KILLED or int(self.stat()[6]) & _PF_EXITING)
+        except (LivepatchError, OSError, ValueError):
+            return True
 
     def program(self) -> bytes:
         """What tells the program that it runs from those it ran before (execve(2)): its auxiliary vector.
