@@ -15,11 +15,15 @@ from .ptrace_requests import seize, suspend_seccomp
 _PF_EXITING, _PF_IO_WORKER, _PF_KTHREAD = 0x4, 0x10, 0x200000
 
 
-def seize_thread(process: Process, tid: int) -> bool:
+def seize_thread(process: Process, tid: int, stat: list[str] | None = None) -> bool:
     """Seize one thread, stopping nobody; False when it runs no code of the program (it exits, or serves io_uring).
 
+    A thread that serves io_uring could be stopped, but the request that it waits for would end with EINTR. `stat`: what
+    Process.thread_stat() told of the thread, where that is known.
     Raises LivepatchError already_traced, not_permitted or process_gone.
     """
+    if _runs_none(stat or process.thread_stat(tid)):
+        return False
     try:
         seize(tid)
     except OSError as error:
@@ -66,7 +70,10 @@ def thread_state(process: Process, tid: int) -> str:
 
 def runs_no_code(process: Process, tid: int) -> bool:
     """True for a thread that is gone or exiting, or is the kernel's (io_uring's workers)."""
-    fields = process.thread_stat(tid)
+    return _runs_none(process.thread_stat(tid))
+
+
+def _runs_none(fields: list[str]) -> bool:
     return not fields or fields[0] in "ZX" or bool(int(fields[6]) & (_PF_EXITING | _PF_IO_WORKER | _PF_KTHREAD))
 
 

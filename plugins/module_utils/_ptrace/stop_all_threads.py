@@ -46,9 +46,9 @@ class StopWindow:
 
     def __init__(self, process: Process, budget: float) -> None:
         self.process = process
-        threads = {tid: process.thread_stat(tid) for tid in process.threads()}
-        self._busy = {tid for tid, fields in threads.items() if fields[:1] == ["R"]}
-        self.real_time_priority = max([real_time_priority(fields) for fields in threads.values()], default=0)
+        self._stats = {tid: process.thread_stat(tid) for tid in process.threads()}
+        self._busy = {tid for tid, fields in self._stats.items() if fields[:1] == ["R"]}
+        self.real_time_priority = max([real_time_priority(fields) for fields in self._stats.values()], default=0)
         self.registers: dict[int, bytes] = {}
         self.stop_us = 0
         self._budget = budget
@@ -68,7 +68,7 @@ class StopWindow:
         for tid in self.process.threads():
             if tid in known:
                 continue
-            if seize_thread(self.process, tid):
+            if seize_thread(self.process, tid, stat=self._stats.get(tid)):
                 new.append(tid)
             else:
                 self._ignored.add(tid)
