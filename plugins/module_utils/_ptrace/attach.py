@@ -18,8 +18,8 @@ _PF_EXITING, _PF_IO_WORKER, _PF_KTHREAD = 0x4, 0x10, 0x200000
 def seize_thread(process: Process, tid: int, stat: list[str] | None = None) -> bool:
     """Seize one thread, stopping nobody; False when it runs no code of the program (it exits, or serves io_uring).
 
-    A thread that serves io_uring could be stopped, but the request that it waits for would end with EINTR. `stat`: what
-    Process.thread_stat() told of the thread, where that is known.
+    A thread that serves io_uring can be seized, too (Linux 6.18), but its registers say nothing, and the request it
+    waits for would be disturbed. `stat`: what Process.thread_stat() told of it, where that is known.
     Raises LivepatchError already_traced, not_permitted or process_gone.
     """
     if _runs_none(stat or process.thread_stat(tid)):
