@@ -35,8 +35,7 @@ MAIN = r"""
 static volatile int hold, inside;
 static volatile long count, answered;
 __attribute__((noinline, noipa)) void meet(void) {
-    inside = hold;
-    while (hold) WAIT;
+    while (hold) { inside = 1; WAIT; }
     inside = 0;
 }
 __attribute__((noinline, noipa)) int work(int x) { meet(); return x + 1; }
