@@ -234,7 +234,7 @@ static void *elsewhere(void *nothing) {
 
 def test_no_stack(tmp_path: Path) -> None:
     """A thread whose stack pointer leads nowhere counts as inside; to switch one byte nobody needs to know."""
-    source = MAIN.replace("SETUP", NO_STACK).replace("inside = hold;\n    while (hold) WAIT;\n    inside = 0;", "")
+    source = MAIN.replace("SETUP", NO_STACK).replace("while (hold) { inside = 1; WAIT; }\n    inside = 0;", "")
     assert "WAIT" not in source
     program = compile_program(tmp_path, "program", source)
     patch = make_patch(tmp_path, program, FIXED, ["work"])
