@@ -54,7 +54,7 @@ _STACK_ROOM = 8192
 _CALL_TIME = 5.0
 # As far up a stack is looked for signal frames, bytes.
 _MOST_LOOKED_AT = 1 << 20
-_CALLERS_AT_ONCE = 64
+_CALLERS_AT_ONCE = 128
 _PATIENCE, _SHORTEST_WAIT = 1.0, 0.02
 _ALL_SIGNALS = (1 << 64) - 1
 # Extended state may take so many bytes; AMX alone takes 8 KiB.

@@ -143,19 +143,19 @@ def test_closed_while_the_tool_waits(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert running.ask("open 0 %s" % builds[0]) == "opened"
         done(load_patch(patch, chosen, forms=("jump",)))
         (site,) = _region(running.pid).sites
-        attempt, attempts = make_switch._attempt, [0]
+        switch, attempts = make_switch._Attempt.switch, [0]
 
-        def other_build_comes(*arguments: Any) -> Any:
+        def other_build_comes(attempt: Any) -> Any:
             attempts[0] += 1
             if attempts[0] > 1:
-                return attempt(*arguments)
+                return switch(attempt)
             place = mapped_at(running, builds[0])
             assert running.ask("close 0") == "0"
             assert running.ask("open 1 %s" % builds[1]) == "opened"
             assert mapped_at(running, builds[1]) == place
-            return [Inside(running.pid, site.address)], 1
+            return Inside(running.pid, site.address), 1
 
-        monkeypatch.setattr(make_switch, "_attempt", other_build_comes)
+        monkeypatch.setattr(make_switch._Attempt, "switch", other_build_comes)
         limits = Limits(max_stop=2.0, timeout=timeout, consistency="atomic")
         with pytest.raises(LivepatchError) as error:
             activate(process, "fix", limits)

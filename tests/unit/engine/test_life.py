@@ -24,7 +24,7 @@ from module_utils._errors import LivepatchError
 from module_utils._patch.content import Patch
 from module_utils._process.process import Process
 from module_utils._process.selection import Selection
-from module_utils._ptrace import injected_call
+from module_utils._ptrace import gadgets
 from module_utils._ptrace.hold_one_thread import held_thread
 from module_utils._ptrace.tracer import as_tracer
 
@@ -485,7 +485,7 @@ def test_a_thread_of_another_process_is_not_touched(tmp_path: Path) -> None:
 def test_one_that_ends_does_not_spoil_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What could not be read in a process that has just ended is not taken for missing in all others of the task."""
     program, _patch = _made(tmp_path, FAMILY)
-    monkeypatch.setattr(injected_call, "_places", {})
+    monkeypatch.setattr(gadgets, "_places", {})
     with Running(program) as one, Process(one.pid) as process:
         mappings = process.maps()
         assert process.memory.read(mappings[0].start, 4)
@@ -493,6 +493,6 @@ def test_one_that_ends_does_not_spoil_the_others(tmp_path: Path, monkeypatch: py
         while not process.has_exited():
             time.sleep(0.005)
         with pytest.raises(LivepatchError):
-            injected_call.find_gadgets(process, mappings)
+            gadgets.find_gadgets(process, mappings)
     with Running(program) as two, Process(two.pid) as process:
-        assert injected_call.find_gadgets(process, process.maps())
+        assert gadgets.find_gadgets(process, process.maps())

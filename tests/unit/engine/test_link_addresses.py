@@ -106,6 +106,13 @@ def _switched(running: Running, target: Path, folder: Path, forms: tuple[str, ..
     done(activate_patch("fix", chosen, limits))
     assert running.ask("5") == str(50000 + 40 + 400 + 4 + 5)
     done(deactivate_patch("fix", chosen, limits))
+    if target.parent.name == "program-in-the-lowest-pages":
+        # Sizes and counts of things in memory are addresses there: who may still hold one cannot be known.
+        (outcome,) = unload_patch("fix", chosen, 0.1).outcomes
+        assert outcome.error is None or outcome.error["code"] == "function_busy"
+        assert running.ask("5") == "50"
+        assert before.code.items() <= snapshot(running.pid).code.items()
+        return
     done(unload_patch("fix", chosen, 20.0))
     assert running.ask("5") == "50"
     assert snapshot(running.pid).code == before.code

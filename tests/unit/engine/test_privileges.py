@@ -177,18 +177,18 @@ def _ptrace(request: int, tid: int, data: int = 0) -> None:
 
 def _trace(pid: int, how: str) -> None:
     """Trace as strace does, as gdb does that has stopped the program or lets it run, or one of its threads only."""
-    if how == "one thread":
-        pid = max(int(name) for name in os.listdir("/proc/%d/task" % pid))
-    if how == "strace":
-        _ptrace(0x4206, pid, 1)  # PTRACE_SEIZE, PTRACE_O_TRACESYSGOOD
-        _ptrace(0x4207, pid)  # PTRACE_INTERRUPT
-    else:
-        _ptrace(16, pid)  # PTRACE_ATTACH
-    os.waitpid(pid, 0x40000000)
-    if how == "strace":
-        _ptrace(24, pid)  # PTRACE_SYSCALL
-    elif how != "gdb, stopped":
-        _ptrace(7, pid)  # PTRACE_CONT
+    threads = sorted(int(name) for name in os.listdir("/proc/%d/task" % pid))
+    for tid in threads[-1:] if how == "one thread" else threads:
+        if how == "strace":
+            _ptrace(0x4206, tid, 1)  # PTRACE_SEIZE, PTRACE_O_TRACESYSGOOD
+            _ptrace(0x4207, tid)  # PTRACE_INTERRUPT
+        else:
+            _ptrace(16, tid)  # PTRACE_ATTACH
+        os.waitpid(tid, 0x40000000)
+        if how == "strace":
+            _ptrace(24, tid)  # PTRACE_SYSCALL
+        elif how != "gdb, stopped":
+            _ptrace(7, tid)  # PTRACE_CONT
 
 
 @contextlib.contextmanager
