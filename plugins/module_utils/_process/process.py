@@ -144,9 +144,11 @@ class Process:
         if self._lives(self.pid):
             return self.pid
         try:
-            return next((tid for tid in self.threads() if self._lives(tid)), 0)
+            living = next((tid for tid in self.threads() if self._lives(tid)), 0)
         except LivepatchError:
             return 0
+        # A thread that calls execve(2) takes the first one's number, whatever number it was just found under.
+        return self.pid if not living and self._lives(self.pid) else living
 
     def has_exited(self) -> bool:
         """True when no thread of it is left that has not begun to exit."""
