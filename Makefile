@@ -65,8 +65,8 @@ endurance: ready ## load, activate, deactivate, unload 10,000 times under load (
 sanity: ready ## ansible-test sanity, nothing ignored
 	$(STEP) --tests $@ tools/ansible-test sanity --color no
 
-units: ready ## ansible-test units, which pytest alone runs, too: .venv/bin/python -m pytest -n 2 tests/unit
-	$(STEP) --tests $@ tools/ansible-test units --color no --num-workers 2
+units: ready ## ansible-test units, which pytest alone runs, too: .venv/bin/python -m pytest -n 3 tests/unit
+	$(STEP) --tests $@ tools/ansible-test units --color no --num-workers 3
 
 galaxy-import: ready ## build the archive, and import it as Galaxy does
 	$(STEP) $@ tools/galaxy-import
