@@ -85,7 +85,7 @@ def _build(folder: Path, proof: Proof) -> str:
     }
     command = [sys.executable, "-m", "ansible_collections.cgl.livepatch.plugins.modules.livepatch_build"]
     done = subprocess.run(
-        command, input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}), stdout=subprocess.PIPE, text=True
+        command, input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}), stdout=subprocess.PIPE, text=True, check=False
     )
     result = json.loads(done.stdout)
     if result.get("failed"):

@@ -82,8 +82,8 @@ int first(int x) { return x + zero + 100; }
 int second(int x) { return x + zero + 200; }
 """
 BYTE = ("byte", "jump")
-NAMESPACES = ["--pid", "--fork", "--kill-child", "--mount", "--mount-proc"]
-OWN_USERS = ["--user", "--map-root-user", *NAMESPACES]
+NAMESPACES = ("--pid", "--fork", "--kill-child", "--mount", "--mount-proc")
+OWN_USERS = ("--user", "--map-root-user", *NAMESPACES)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Patch]:
 
 
 @contextlib.contextmanager
-def _contained(program: Path, *arguments: str, options: list[str] = NAMESPACES, then: str = "") -> Iterator[Running]:
+def _contained(
+    program: Path, *arguments: str, options: tuple[str, ...] = NAMESPACES, then: str = ""
+) -> Iterator[Running]:
     """A program that is the first process in namespaces of its own, behind a command; its pid is as seen here."""
     command = ["sh", "-c", then + '\nexec "$@"', "sh", str(program), *arguments]
     with Running(Path(shutil.which("unshare") or ""), *options, *command) as running:
@@ -114,6 +116,7 @@ def _inside(pid: int, *words: str, namespaces: str = "-m -p") -> dict[str, Any]:
         env={**os.environ, "PYTHONPATH": ":".join(path for path in sys.path if path)},
         capture_output=True,
         text=True,
+        check=False,
     )
     if not told.stdout:
         return {"refused": told.stderr}
@@ -139,7 +142,9 @@ def _object(pid: int, name: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(("forms", "consistency"), WAYS)
 @pytest.mark.parametrize("options", [NAMESPACES, OWN_USERS], ids=["pid-mount", "user"])
-def test_from_the_host(made: tuple[Path, Patch], options: list[str], forms: tuple[str, ...], consistency: str) -> None:
+def test_from_the_host(
+    made: tuple[Path, Patch], options: tuple[str, ...], forms: tuple[str, ...], consistency: str
+) -> None:
     """A container's processes are found, and patched, as any others: by their numbers on the host."""
     program, patch = made
     with _contained(program, options=options) as running:
@@ -157,7 +162,7 @@ def test_from_the_host(made: tuple[Path, Patch], options: list[str], forms: tupl
 @pytest.mark.parametrize(
     ("options", "namespaces"), [(NAMESPACES, "-m -p"), (OWN_USERS, "-U -m -p")], ids=["pid-mount", "user"]
 )
-def test_from_inside(made: tuple[Path, Patch], options: list[str], namespaces: str) -> None:
+def test_from_inside(made: tuple[Path, Patch], options: tuple[str, ...], namespaces: str) -> None:
     """A container's root patches its processes by their numbers in it; the host sees that, and takes it out."""
     program, patch = made
     with _contained(program, options=options) as running:
@@ -331,7 +336,7 @@ def test_a_daemon_that_gives_itself_another_root(made: tuple[Path, Patch], tmp_p
     _program, patch = made
     (tmp_path / "empty").mkdir()
     for contained in (False, True):
-        program = tmp_path / ("program-%d" % contained)
+        program = tmp_path / ("program-%s" % contained)
         shutil.copy(made[0], program)
         words = ("chroot", str(tmp_path / "empty"))
         with _contained(program, *words) if contained else Running(program, *words) as running:

@@ -56,8 +56,8 @@ class Times:
             )
             counts = Counter(figure.bit_length() for figure in figures)
             for bits in range(min(counts), max(counts) + 1):
-                bar = "#" * -(-60 * counts[bits] // len(figures))
-                lines.append("  %8d - %8d us %6d %s" % (1 << bits >> 1, (1 << bits) - 1, counts[bits], bar))
+                signs = "#" * -(-60 * counts[bits] // len(figures))
+                lines.append("  %8d - %8d us %6d %s" % (1 << bits >> 1, (1 << bits) - 1, counts[bits], signs))
         return "\n".join(lines)
 
 
