@@ -57,7 +57,7 @@ docs-lint: ready
 
 deaths: ready ## the tool killed, or halted, and the program ended, at every point at which they touch (30 minutes)
 	$(STEP) --tests $@ env LIVEPATCH_DEATHS=all python -m pytest -n 2 tests/unit/engine/test_deaths.py \
-		tests/unit/engine/test_life_at_any_point.py tests/unit/engine/test_seccomp.py
+		tests/unit/engine/life_at_any_point.py tests/unit/engine/test_seccomp.py
 
 endurance: ready ## load, activate, deactivate, unload 10,000 times under load (CYCLES=N), with a histogram (20 minutes)
 	@LIVEPATCH_CYCLES=$(or $(CYCLES),10000) python -m pytest -q tests/unit/engine/test_endurance.py

@@ -30,6 +30,8 @@ _MOST_DEATHS = 3
 _REST = 1.0
 # How often all processes are listed, where programs that fork keep making new ones.
 _MOST_PASSES = 8
+# How long a fork may take until the child is seen, seconds.
+_FORKING = 0.01
 # How many programs one process may become while it is worked on, and how long each is given to begin, seconds.
 _MOST_PROGRAMS, _PAUSE = 5, 0.05
 # How long the end of a process that was killed is waited for, and how often it is looked at, seconds.
@@ -87,9 +89,10 @@ def _told(operation: Operation, done: set[tuple[int, int]]) -> tuple[list[Any], 
 def _work(operation: Operation, done: set[tuple[int, int]], tell: Tell) -> None:
     """Tell the outcome of each process, and of each that may not be looked at the error.
 
-    Once more while something changes: a program that has no patch yet may fork at any time.
+    Once more while something changes: a program that has no patch yet may fork at any time. And once more a little
+    later: a child that was being made has the memory of before, and is seen only then.
     """
-    met = set(done)
+    met, ever, quiet = set(done), False, False
     for _pass in range(_MOST_PASSES):
         changed = False
         for process in selected(operation.selection):
@@ -100,8 +103,11 @@ def _work(operation: Operation, done: set[tuple[int, int]], tell: Tell) -> None:
             if result is not None:
                 tell(result)
             changed = changed or (isinstance(result, Outcome) and result.changed)
-        if operation.pretend or not changed:
+        ever = ever or changed
+        if operation.pretend or not ever or (quiet and not changed):
             return
+        quiet = not changed
+        time.sleep(_FORKING if quiet else 0)
 
 
 def _tried(operation: Operation, process: Process, tell: Tell) -> Outcome | LivepatchError | None:

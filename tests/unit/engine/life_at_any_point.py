@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The program ends, becomes another program, or forks, at any point at which the tool touches it.
 
-Here at some of the points, each time others; `make deaths` goes through all of them.
+Not among the unit tests (it is collected only by its name): `make deaths` goes through all points. Named by itself it
+takes some of them, each time others.
 """
 
 from __future__ import annotations
