@@ -9,6 +9,7 @@ import statistics
 from pathlib import Path
 
 from patching import Running, compile_program, make_patch
+from succeeded import only
 
 from module_utils._engine.activate import Limits
 from module_utils._engine.operations import activate_patch, deactivate_patch, load_patch, unload_patch
@@ -51,12 +52,11 @@ def measure(folder: Path, rounds: int) -> list[list[str]]:
             before, during, after = [], [], []
             for _round in range(rounds):
                 before.append(span())
-                for report in (load_patch(patch, meant, forms=forms), activate_patch("calls-fix", meant, Limits())):
-                    if report.outcomes[0].error:
-                        raise RuntimeError(report.outcomes[0].error["message"])
+                only(load_patch(patch, meant, forms=forms))
+                only(activate_patch("calls-fix", meant, Limits()))
                 during.append(span())
-                deactivate_patch("calls-fix", meant, Limits())
-                unload_patch("calls-fix", meant, 10)
+                only(deactivate_patch("calls-fix", meant, Limits()))
+                only(unload_patch("calls-fix", meant, 10))
                 after.append(span())
             more = statistics.median(two - one for one, two in zip(before, during))
             rows.append(

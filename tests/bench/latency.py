@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from patching import compile_program
+from succeeded import succeeded
 
 REDIS = Path(__file__).resolve().parents[1] / "redis"
 sys.path.append(str(REDIS))
@@ -31,7 +32,6 @@ from module_utils._engine.operations import (  # noqa: E402
     load_patch,
     unload_patch,
 )
-from module_utils._engine.outcome import Report  # noqa: E402
 from module_utils._patch.reader import read_patch_file  # noqa: E402
 from module_utils._process.selection import Selection  # noqa: E402
 
@@ -55,12 +55,12 @@ def measure(folder: Path, rounds: int) -> list[list[str]]:
                 load = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
                 time.sleep(SECONDS / 5)
                 if limits:
-                    _done(load_patch(patch, meant))
+                    succeeded(load_patch(patch, meant))
                     time.sleep(SECONDS / 5)
-                    _done(activate_patch(ID, meant, limits))
+                    succeeded(activate_patch(ID, meant, limits))
                     time.sleep(SECONDS / 5)
-                    _done(deactivate_patch(ID, meant, limits))
-                    _done(unload_patch(ID, meant, 10))
+                    succeeded(deactivate_patch(ID, meant, limits))
+                    succeeded(unload_patch(ID, meant, 10))
                 said = load.communicate()[0]
                 if load.returncode:
                     raise RuntimeError("a request failed while the server was patched (%s)" % way)
@@ -91,9 +91,3 @@ def _build(folder: Path, proof: Proof) -> str:
     if result.get("failed"):
         raise RuntimeError(result["msg"])
     return str(result["patch"]["path"])
-
-
-def _done(report: Report) -> None:
-    for outcome in report.outcomes:
-        if outcome.error:
-            raise RuntimeError(outcome.error["message"])

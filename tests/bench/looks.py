@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from patching import Running, compile_program, make_patch
+from succeeded import only
 
 from module_utils._engine.memory_inside import MemoryScan
 from module_utils._engine.operations import load_patch, unload_patch
@@ -45,13 +46,11 @@ def measure(folder: Path, rounds: int) -> list[list[str]]:
             holds: list[int] = []
             spans: list[list[float]] = [[], [], []]
             for _round in range(rounds):
-                load_patch(patch, meant)
+                only(load_patch(patch, meant))
                 held, *took = _look(running.pid)
                 holds += held
                 began = time.perf_counter()
-                (outcome,) = unload_patch(patch.manifest.id, meant, 30).outcomes
-                if outcome.error:
-                    raise RuntimeError(outcome.error["message"])
+                only(unload_patch(patch.manifest.id, meant, 30))
                 for span, figure in zip(spans, [*took, time.perf_counter() - began]):
                     span.append(figure)
         holds.sort()

@@ -9,10 +9,10 @@ import statistics
 from pathlib import Path
 
 from patching import Running, compile_program, make_patch
+from succeeded import only
 
 from module_utils._engine.activate import Limits
 from module_utils._engine.operations import activate_patch, deactivate_patch, load_patch, unload_patch
-from module_utils._engine.outcome import Outcome, Report
 from module_utils._process.selection import Selection
 
 MOST = 200
@@ -44,17 +44,10 @@ def measure(folder: Path, rounds: int) -> list[list[str]]:
             patch = make_patch(folder, program, source, ["f%d" % one for one in range(functions)], "many-fix")
             stops, holds = [], []
             for _round in range(rounds):
-                holds.append(_only(load_patch(patch, meant, forms=("jump",))).hold_us)
-                stops.append(_only(activate_patch("many-fix", meant, limits)).stop_us)
-                stops.append(_only(deactivate_patch("many-fix", meant, limits)).stop_us)
-                _only(unload_patch("many-fix", meant, 10))
+                holds.append(only(load_patch(patch, meant, forms=("jump",))).hold_us)
+                stops.append(only(activate_patch("many-fix", meant, limits)).stop_us)
+                stops.append(only(deactivate_patch("many-fix", meant, limits)).stop_us)
+                only(unload_patch("many-fix", meant, 10))
             figures = (functions, kilobytes, statistics.median(stops), statistics.median(holds))
             rows.append(["%d" % figure for figure in figures])
     return rows
-
-
-def _only(report: Report) -> Outcome:
-    (outcome,) = report.outcomes
-    if outcome.error:
-        raise RuntimeError(outcome.error["message"])
-    return outcome

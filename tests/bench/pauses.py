@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from patching import Running, compile_program, make_patch
+from succeeded import only
 
 from module_utils._engine.activate import Limits
 from module_utils._engine.operations import activate_patch, deactivate_patch, load_patch, unload_patch
-from module_utils._engine.outcome import Outcome, Report
 from module_utils._patch.content import Patch
 from module_utils._process.selection import Selection
 
@@ -138,7 +138,7 @@ def _pauses(running: Running, floor: Path, patch: Patch, rounds: int, scene: Sce
     limits = {"byte": Limits(consistency="entry"), "stop": Limits(max_stop=5.0, consistency=scene.consistency)}
     for _round in range(rounds):
         running.ask("reset")
-        pauses.load_hold.append(_only(load_patch(patch, meant)).hold_us)
+        pauses.load_hold.append(only(load_patch(patch, meant)).hold_us)
         pauses.load_seen.append(_worst(running))
         for way in WAYS:
             time.sleep(settle)
@@ -147,23 +147,16 @@ def _pauses(running: Running, floor: Path, patch: Patch, rounds: int, scene: Sce
             if way == "floor":
                 pauses.said[way].append(int(subprocess.check_output([str(floor), str(running.pid)])))
             elif way != "nothing":
-                done = _only(activate_patch(patch.manifest.id, meant, limits[way]))
+                done = only(activate_patch(patch.manifest.id, meant, limits[way]))
                 if done.switch != way:
                     raise RuntimeError("asked for %s, got %s" % (way, done.switch))
                 pauses.said[way].append(done.stop_us)
             time.sleep(settle)
             pauses.seen[way].append(_worst(running))
             if way in limits:
-                _only(deactivate_patch(patch.manifest.id, meant, limits[way]))
-        _only(unload_patch(patch.manifest.id, meant, 10))
+                only(deactivate_patch(patch.manifest.id, meant, limits[way]))
+        only(unload_patch(patch.manifest.id, meant, 10))
     return pauses
-
-
-def _only(report: Report) -> Outcome:
-    (outcome,) = report.outcomes
-    if outcome.error:
-        raise RuntimeError(outcome.error["message"])
-    return outcome
 
 
 def _worst(running: Running) -> int:

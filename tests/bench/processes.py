@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Callable
 
 from patching import compile_program, make_patch
+from succeeded import succeeded
 
 from module_utils._engine.activate import Limits
 from module_utils._engine.facts import gather
@@ -90,7 +91,5 @@ def _took(work: Callable[..., Report], *arguments: object) -> float:
     began = time.monotonic()
     report = work(*arguments)
     span = (time.monotonic() - began) * 1e3
-    for outcome in report.outcomes:
-        if outcome.error:
-            raise RuntimeError(outcome.error["message"])
+    succeeded(report)
     return span
