@@ -8,8 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from patching import Running, compile_program
+from reports import only
 
-from module_utils._engine.operations import Outcome, Report
+from module_utils._engine.operations import Report
 
 # Commands: `open N PATH`, `mopen N PATH` (in a namespace of its own), `close N`, `ask N NUMBER`, `fill ADDRESS SIZE`,
 # which maps anonymous memory there. N is one digit.
@@ -66,20 +67,6 @@ def host(folder: Path) -> Path:
 def library(folder: Path, name: str, build: int, *flags: str) -> Path:
     """One build of the library."""
     return compile_program(folder, name, LIBRARY.replace("BUILD", str(build)), "-shared", "-fPIC", *flags)
-
-
-def only(report: Report) -> Outcome:
-    """The outcome of an operation on one process."""
-    assert len(report.outcomes) == 1
-    return report.outcomes[0]
-
-
-def done(report: Report) -> Outcome:
-    """The outcome of an operation that must succeed in one process."""
-    outcome = only(report)
-    assert outcome.error is None, outcome.error
-    assert outcome.verified
-    return outcome
 
 
 def refused(report: Report) -> tuple[str, str]:

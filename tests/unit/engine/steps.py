@@ -13,21 +13,16 @@ from pathlib import Path
 from typing import Any, Callable, Iterator
 
 import pytest
+from reports import only
 
 from module_utils._engine.activate import Limits
 from module_utils._engine.operations import activate_patch, deactivate_patch, load_patch, unload_patch
-from module_utils._engine.outcome import Outcome, Report
+from module_utils._engine.outcome import Report
 from module_utils._patch.content import Patch
 from module_utils._process.selection import Selection
 
 WAYS = [pytest.param(("byte", "jump"), "entry", id="byte"), pytest.param(("jump",), "atomic", id="stop")]
 NOBODY = 65534
-
-
-def only(report: Report) -> Outcome:
-    """The one outcome of a report."""
-    assert len(report.outcomes) == 1
-    return report.outcomes[0]
 
 
 def error_of(report: Report) -> dict[str, str]:

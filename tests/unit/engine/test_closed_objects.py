@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from libraries import FIXED, done, host, library, mapped_at, only, refused
+from libraries import FIXED, host, library, mapped_at, refused
 from patching import Running, compile_program, livepatch_mappings, make_patch
+from reports import only, well
 
 from module_utils._engine import make_switch
 from module_utils._engine.activate import Limits, activate
@@ -60,7 +61,7 @@ def test_another_build_at_the_same_address(
     with Running(program) as running:
         chosen = Selection(pids=(running.pid,))
         assert running.ask("open 0 %s" % one) == "opened"
-        done(load_patch(patch, chosen, forms=forms))
+        well(load_patch(patch, chosen, forms=forms))
         (site,) = _region(running.pid).sites
         place = mapped_at(running, one)
         assert running.ask("close 0") == "0"
@@ -80,11 +81,11 @@ def test_another_build_at_the_same_address(
         assert running.ask("open 0 %s" % one) == "opened"
         assert mapped_at(running, one) != place
         assert only(load_patch(patch, chosen, pretend=True, forms=forms)).changed
-        assert done(load_patch(patch, chosen, forms=forms)).changed
-        done(activate_patch("fix", chosen, _limits(consistency)))
+        assert well(load_patch(patch, chosen, forms=forms)).changed
+        well(activate_patch("fix", chosen, _limits(consistency)))
         assert (running.ask("ask 0 5"), running.ask("ask 1 5")) == ("5001", "7")
-        done(deactivate_patch("fix", chosen, _limits(consistency)))
-        done(unload_patch("fix", chosen, 20.0))
+        well(deactivate_patch("fix", chosen, _limits(consistency)))
+        well(unload_patch("fix", chosen, 20.0))
         assert (running.ask("ask 0 5"), running.ask("ask 1 5")) == ("6", "7")
 
 
@@ -100,8 +101,8 @@ def test_closed_while_active(
     with Running(program) as running:
         chosen = Selection(pids=(running.pid,))
         assert running.ask("open 0 %s" % one) == "opened"
-        done(load_patch(patch, chosen, forms=forms))
-        done(activate_patch("fix", chosen, _limits(consistency)))
+        well(load_patch(patch, chosen, forms=forms))
+        well(activate_patch("fix", chosen, _limits(consistency)))
         assert running.ask("ask 0 5") == "5001"
         (site,) = _region(running.pid).sites
         start, end = mapped_at(running, one)
@@ -118,7 +119,7 @@ def test_closed_while_active(
             assert fact["functions"][0]["redirected_to"] == ""
             assert refused(activate_patch("fix", chosen, _limits(consistency)))[0] == "object_modified"
             assert only(deactivate_patch("fix", chosen, _limits(consistency))).error is None
-            done(unload_patch("fix", chosen, 20.0))
+            well(unload_patch("fix", chosen, 20.0))
             assert process.memory.read(start, end - start) == before
         assert livepatch_mappings(running.pid) == []
 
@@ -141,7 +142,7 @@ def test_closed_while_the_tool_waits(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with Running(host(tmp_path)) as running, Process(running.pid) as process:
         chosen = Selection(pids=(running.pid,))
         assert running.ask("open 0 %s" % builds[0]) == "opened"
-        done(load_patch(patch, chosen, forms=("jump",)))
+        well(load_patch(patch, chosen, forms=("jump",)))
         (site,) = _region(running.pid).sites
         switch, attempts = make_switch._Attempt.switch, [0]
 
@@ -163,7 +164,7 @@ def test_closed_while_the_tool_waits(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert process.memory.read(site.address, len(site.old)) == site.old
         assert running.ask("ask 1 1") == "2"
         assert refused(activate_patch("fix", chosen, limits))[0] == "object_modified"
-        done(unload_patch("fix", chosen, 20.0))
+        well(unload_patch("fix", chosen, 20.0))
 
 
 def test_opened_again_at_the_same_address(made: tuple[Path, Path, Path, Patch]) -> None:
@@ -172,8 +173,8 @@ def test_opened_again_at_the_same_address(made: tuple[Path, Path, Path, Patch]) 
     with Running(program) as running:
         chosen = Selection(pids=(running.pid,))
         assert running.ask("open 0 %s" % one) == "opened"
-        done(load_patch(patch, chosen))
-        done(activate_patch("fix", chosen, _limits("entry")))
+        well(load_patch(patch, chosen))
+        well(activate_patch("fix", chosen, _limits("entry")))
         place = mapped_at(running, one)
         assert running.ask("close 0") == "0"
         assert running.ask("open 0 %s" % one) == "opened"
@@ -181,7 +182,7 @@ def test_opened_again_at_the_same_address(made: tuple[Path, Path, Path, Patch]) 
         assert running.ask("ask 0 5") == "6"
         fact = _fact(running.pid)
         assert (fact["state"], fact["verified"]) == ("loaded", True)
-        assert done(activate_patch("fix", chosen, _limits("entry"))).changed
+        assert well(activate_patch("fix", chosen, _limits("entry"))).changed
         assert running.ask("ask 0 5") == "5001"
 
 
@@ -198,10 +199,10 @@ def test_what_the_code_uses_was_closed_too(tmp_path: Path) -> None:
     with Running(host(tmp_path)) as running:
         chosen = Selection(pids=(running.pid,))
         assert running.ask("open 0 %s" % target) == "opened"
-        done(load_patch(patch, chosen))
-        done(activate_patch("fix", chosen, _limits("entry")))
+        well(load_patch(patch, chosen))
+        well(activate_patch("fix", chosen, _limits("entry")))
         assert running.ask("ask 0 5") == "1035"
-        done(deactivate_patch("fix", chosen, _limits("entry")))
+        well(deactivate_patch("fix", chosen, _limits("entry")))
         start, end = mapped_at(running, helper)
         there = mapped_at(running, target)
         assert running.ask("close 0") == "0"
@@ -213,6 +214,6 @@ def test_what_the_code_uses_was_closed_too(tmp_path: Path) -> None:
         assert code == "object_modified"
         assert "what its code uses" in message
         assert running.ask("ask 0 5") == "40"
-        done(load_patch(patch, chosen))
-        done(activate_patch("fix", chosen, _limits("entry")))
+        well(load_patch(patch, chosen))
+        well(activate_patch("fix", chosen, _limits("entry")))
         assert running.ask("ask 0 5") == "1035"

@@ -18,8 +18,9 @@ from typing import Any, Iterator
 
 import pytest
 from patching import Running, compile_program, make_patch, run
+from reports import only
 from snapshots import snapshot, tracers
-from steps import WAYS, load_and_activate, only, take_out
+from steps import WAYS, load_and_activate, take_out
 
 from module_utils._engine.activate import Limits
 from module_utils._engine.facts import gather

@@ -9,8 +9,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from libraries import FIXED, HOST, done, host, library, only, refused
+from libraries import FIXED, HOST, host, library, refused
 from patching import Running, compile_program, livepatch_mappings, make_patch
+from reports import only, well
 from snapshots import snapshot
 
 from module_utils._engine.activate import Limits
@@ -40,15 +41,15 @@ def test_two_builds_in_one_process(tmp_path: Path, forms: tuple[str, ...]) -> No
             before = snapshot(running.pid)
             answers = ["6", "7"]
             for number in (0, 1):
-                done(load_patch(patches[number], chosen, forms=forms))
-                done(activate_patch("fix%d" % number, chosen, LIMITS))
+                well(load_patch(patches[number], chosen, forms=forms))
+                well(activate_patch("fix%d" % number, chosen, LIMITS))
                 answers[number] = str(5001 + number)
                 assert [running.ask("ask 0 5"), running.ask("ask 1 5")] == answers
             for number in (0, 1):
-                done(deactivate_patch("fix%d" % number, chosen, LIMITS))
+                well(deactivate_patch("fix%d" % number, chosen, LIMITS))
                 answers[number] = str(6 + number)
                 assert [running.ask("ask 0 5"), running.ask("ask 1 5")] == answers
-                done(unload_patch("fix%d" % number, chosen, 20.0))
+                well(unload_patch("fix%d" % number, chosen, 20.0))
             assert snapshot(running.pid) == before
 
 
@@ -82,14 +83,14 @@ def test_a_copy_that_comes_later(tmp_path: Path) -> None:
     with Running(host(tmp_path)) as running:
         chosen = Selection(pids=(running.pid,))
         assert running.ask("open 0 %s" % one) == "opened"
-        done(load_patch(patch, chosen))
+        well(load_patch(patch, chosen))
         assert running.ask("open 1 %s" % copy) == "opened"
         code, message = refused(activate_patch("fix", chosen, LIMITS))
         assert code == "patch_unsupported"
         assert "2 times" in message
         assert (running.ask("ask 0 5"), running.ask("ask 1 5")) == ("6", "6")
         assert running.ask("close 1") == "0"
-        done(activate_patch("fix", chosen, LIMITS))
+        well(activate_patch("fix", chosen, LIMITS))
         assert running.ask("open 1 %s" % copy) == "opened"
         assert (running.ask("ask 0 5"), running.ask("ask 1 5")) == ("5001", "6")
         (fact,) = [fact for fact in gather(["fix"], "patched")["processes"] if fact["pid"] == running.pid]
@@ -148,11 +149,11 @@ def test_names_are_those_of_the_namespace(tmp_path: Path, forms: tuple[str, ...]
         assert running.ask("%s 0 %s" % (opening, target)) == "opened"
         assert running.ask("ask 0 5") == old
         before = snapshot(running.pid)
-        done(load_patch(patch, chosen, forms=forms))
-        done(activate_patch("fix", chosen, LIMITS))
+        well(load_patch(patch, chosen, forms=forms))
+        well(activate_patch("fix", chosen, LIMITS))
         assert [running.ask("ask 0 5") for _turn in range(100)] == [new] * 100
-        done(deactivate_patch("fix", chosen, LIMITS))
-        done(unload_patch("fix", chosen, 20.0))
+        well(deactivate_patch("fix", chosen, LIMITS))
+        well(unload_patch("fix", chosen, 20.0))
         assert running.ask("ask 0 5") == old
         assert snapshot(running.pid).code == before.code
         assert running.ended() == 0
@@ -173,6 +174,6 @@ def test_a_name_that_only_another_namespace_has(tmp_path: Path) -> None:
         assert snapshot(running.pid) == before
         assert running.ask("open 1 %s" % target) == "opened"
         assert running.ask("close 0") == "0"
-        done(load_patch(patch, chosen))
-        done(activate_patch("fix", chosen, LIMITS))
+        well(load_patch(patch, chosen))
+        well(activate_patch("fix", chosen, LIMITS))
         assert running.ask("ask 1 5") == "1"

@@ -12,8 +12,9 @@ import os
 from pathlib import Path
 
 import pytest
-from libraries import done, refused
+from libraries import refused
 from patching import Running, compile_program, livepatch_mappings, make_patch, symbols
+from reports import well
 from snapshots import snapshot
 
 from module_utils._engine import make_switch
@@ -120,17 +121,17 @@ def _there_and_back(
     """Switched some times under calls, and taken out: no wrong answer, nothing left. The site that was changed."""
     chosen, limits = Selection(pids=(running.pid,)), LIMITS[consistency]
     before = snapshot(running.pid)
-    done(load_patch(patch, chosen, forms=forms))
+    well(load_patch(patch, chosen, forms=forms))
     site = _site(running.pid)
     for _turn in range(TIMES):
-        outcome = done(activate_patch("fix", chosen, limits))
+        outcome = well(activate_patch("fix", chosen, limits))
         # A tool that was killed for being late, on a busy machine, finds the switch made when it tries again.
         expected = "byte" if site.kind == BYTE and consistency == "entry" else "stop"
         assert outcome.switch == expected or outcome.attempts > 1
         assert running.ask("5") == "1045"
-        done(deactivate_patch("fix", chosen, limits))
+        well(deactivate_patch("fix", chosen, limits))
         assert running.ask("5") == str(old[0] * 5 + old[1])
-    done(unload_patch("fix", chosen, 20.0))
+    well(unload_patch("fix", chosen, 20.0))
     assert snapshot(running.pid) == before
     return site
 
@@ -186,9 +187,9 @@ def test_two_patches_on_two_pages(tmp_path: Path) -> None:
     with Running(program) as running:
         chosen, limits = Selection(pids=(running.pid,)), LIMITS["entry"]
         before = snapshot(running.pid)
-        done(load_patch(patch, chosen))
-        done(activate_patch("fix", chosen, limits))
-        done(load_patch(second, chosen))
+        well(load_patch(patch, chosen))
+        well(activate_patch("fix", chosen, limits))
+        well(load_patch(second, chosen))
         pages = [_changed_pages(_site(running.pid, name)) for name in ("fix", "second")]
         assert [len(part) for part in pages] == [1, 1]
         assert pages[0] != pages[1]
@@ -205,16 +206,16 @@ def test_two_patches_on_two_pages(tmp_path: Path) -> None:
             (fact,) = [fact for fact in gather([], "patched")["processes"] if fact["pid"] == running.pid]
             assert [part["redirected_to"] for patch in fact["patches"] for part in patch["functions"]] == ["", ""]
             # The opposite of what it was at, then the same, then what was below is on top again.
-            done(deactivate_patch(name, chosen, limits))
+            well(deactivate_patch(name, chosen, limits))
             assert running.ask("5") == answer
-            done(activate_patch(name, chosen, limits))
+            well(activate_patch(name, chosen, limits))
             assert running.ask("5") == {"1045": "16", "16": "1045"}[answer]
             if name == "second":
-                done(deactivate_patch("fix", chosen, limits))
+                well(deactivate_patch("fix", chosen, limits))
                 assert running.ask("5") == "16"
         for name in ("fix", "second"):
-            done(deactivate_patch(name, chosen, limits))
-            done(unload_patch(name, chosen, 20.0))
+            well(deactivate_patch(name, chosen, limits))
+            well(unload_patch(name, chosen, 20.0))
         assert snapshot(running.pid) == before
         assert running.ask("?").split() == ["0", "1"]
         assert running.ended() == 0

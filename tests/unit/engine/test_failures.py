@@ -14,11 +14,12 @@ from typing import Callable
 
 import pytest
 from patching import Running, compile_program, make_patch, shared
+from reports import only
 from snapshots import Snapshot, snapshot, states, tracers
 
 from module_utils._engine.activate import Limits
 from module_utils._engine.operations import activate_patch, deactivate_patch, load_patch, unload_patch
-from module_utils._engine.outcome import Outcome, Report
+from module_utils._engine.outcome import Report
 from module_utils._errors import LivepatchError
 from module_utils._patch.content import Patch
 from module_utils._process.memory import Memory
@@ -73,11 +74,6 @@ def _steps(patch: Patch, pid: int, forms: tuple[str, ...], limits: Limits) -> li
     ]
 
 
-def _only(report: Report) -> Outcome:
-    assert len(report.outcomes) == 1
-    return report.outcomes[0]
-
-
 def _same(one: Snapshot, two: Snapshot) -> bool:
     return (one.maps, one.code, one.descriptors) == (two.maps, two.code, two.descriptors)
 
@@ -112,7 +108,7 @@ def test_each_write_fails_once(
             failures = 0
             while True:
                 left[0] = failures + 1
-                outcome = _only(step())
+                outcome = only(step())
                 assert running.alive()
                 if left[0] > 0:  # it made fewer writes: none has failed
                     break
@@ -122,7 +118,7 @@ def test_each_write_fails_once(
                     assert running.ask("?") == after, (name, failures)
                     left[0] = 0
                     undo = [step for other, _after, step in _steps(patch, running.pid, forms, limits)]
-                    assert _only(undo[{"activate": 2, "deactivate": 1}[name]]()).error is None
+                    assert only(undo[{"activate": 2, "deactivate": 1}[name]]()).error is None
                     continue
                 assert outcome.error["code"] in ("memory_mismatch", "internal"), (name, failures, outcome.error)
                 assert running.ask("?") == answer, (name, failures)
@@ -152,13 +148,13 @@ def test_the_program_is_at_its_limits(made: tuple[Path, Patch], limit: int, valu
             value = int(fields[0]) * 4096 + 4096
         old = resource.prlimit(running.pid, limit)
         resource.prlimit(running.pid, limit, (value, old[1]))
-        outcome = _only(load_patch(patch, Selection(pids=(running.pid,))))
+        outcome = only(load_patch(patch, Selection(pids=(running.pid,))))
         assert outcome.error is not None
         assert (outcome.error["code"], outcome.state) == ("not_permitted", "absent")
         assert call in outcome.error["message"]
         resource.prlimit(running.pid, limit, old)
         assert _same(snapshot(running.pid), before)
-        assert _only(load_patch(patch, Selection(pids=(running.pid,)))).error is None
+        assert only(load_patch(patch, Selection(pids=(running.pid,)))).error is None
 
 
 def test_a_thread_that_cannot_be_stopped(tmp_path: Path) -> None:
@@ -173,10 +169,10 @@ def test_a_thread_that_cannot_be_stopped(tmp_path: Path) -> None:
         chosen = Selection(pids=(running.pid,))
         while states(running.pid) != {"S", "D"}:
             time.sleep(0.01)
-        assert _only(load_patch(patch, chosen, forms=("jump",))).error is None
+        assert only(load_patch(patch, chosen, forms=("jump",))).error is None
         before = snapshot(running.pid)
         began = time.monotonic()
-        outcome = _only(activate_patch("fix", chosen, Limits(max_stop=0.05, timeout=0.2)))
+        outcome = only(activate_patch("fix", chosen, Limits(max_stop=0.05, timeout=0.2)))
         assert time.monotonic() - began < 0.7
         assert outcome.error is not None
         assert (outcome.error["code"], outcome.state, outcome.verified) == ("stop_budget_exceeded", "loaded", True)
@@ -187,7 +183,7 @@ def test_a_thread_that_cannot_be_stopped(tmp_path: Path) -> None:
         assert running.ask("?") == "3"
         time.sleep(0.02)  # the tracer's thread has ended
         assert tracers(running.pid) == {"0"}
-        outcome = _only(activate_patch("fix", chosen, Limits(max_stop=0.05, timeout=6.0)))
+        outcome = only(activate_patch("fix", chosen, Limits(max_stop=0.05, timeout=6.0)))
         assert (outcome.error, outcome.state) == (None, "active")
         assert outcome.attempts > 1
         assert running.ask("?") == "300"
@@ -201,7 +197,7 @@ def test_a_budget_nobody_can_keep(made: tuple[Path, Patch]) -> None:
         chosen = Selection(pids=(running.pid,))
         load_patch(patch, chosen)
         before = snapshot(running.pid)
-        outcome = _only(activate_patch("fix", chosen, Limits(max_stop=1e-6, timeout=0.1, consistency="atomic")))
+        outcome = only(activate_patch("fix", chosen, Limits(max_stop=1e-6, timeout=0.1, consistency="atomic")))
         assert outcome.error is not None
         assert outcome.error["code"] == "stop_budget_exceeded"
         assert " attempts" in outcome.error["message"]
@@ -252,14 +248,14 @@ def test_what_cannot_be_put_back_is_said(made: tuple[Path, Patch], monkeypatch: 
         load_patch(patch, chosen)
         before = snapshot(running.pid)
         monkeypatch.setattr(Memory, "write", failing)
-        outcome = _only(activate_patch("fix", chosen, Limits(max_stop=1.0, timeout=0.0)))
+        outcome = only(activate_patch("fix", chosen, Limits(max_stop=1.0, timeout=0.0)))
         monkeypatch.undo()
         assert outcome.error is not None
         assert outcome.error["code"] == "memory_mismatch"
         assert "could not be taken back" in outcome.error["message"]
         assert "again" in outcome.error["remedy"]
         assert running.ask("?") in ("102", "201")
-        assert _only(deactivate_patch("fix", chosen, Limits(max_stop=1.0, timeout=1.0))).error is None
+        assert only(deactivate_patch("fix", chosen, Limits(max_stop=1.0, timeout=1.0))).error is None
         assert _same(snapshot(running.pid), before)
         assert running.ask("?") == "3"
 
@@ -282,10 +278,10 @@ def test_the_process_exits_midway(made: tuple[Path, Patch], monkeypatch: pytest.
             with Running(program) as running:
                 steps = _steps(patch, running.pid, ("jump",), LIMITS)
                 if operation:
-                    assert _only(steps[0][2]()).error is None
+                    assert only(steps[0][2]()).error is None
                 left[0] = at
                 victim[0] = running.pid
-                outcome = _only(steps[operation][2]())
+                outcome = only(steps[operation][2]())
                 codes.append(outcome.error["code"] if outcome.error else "")
     # A process may still take a write while it dies; then all was done before it was gone.
     assert set(codes) <= {"", "process_gone"}
@@ -302,7 +298,7 @@ def test_the_process_is_killed_while_it_is_stopped(
     asked: list[int] = []
     with Running(program) as running:
         chosen = Selection(pids=(running.pid,))
-        assert _only(load_patch(patch, chosen, forms=("jump",))).error is None
+        assert only(load_patch(patch, chosen, forms=("jump",))).error is None
 
         def killing(tid: int) -> None:
             asked.append(tid)
@@ -312,7 +308,7 @@ def test_the_process_is_killed_while_it_is_stopped(
 
         monkeypatch.setattr(stop_all_threads, "interrupt", killing)
         began = time.monotonic()
-        outcome = _only(activate_patch("fix", chosen, Limits(max_stop=5.0, timeout=10.0)))
+        outcome = only(activate_patch("fix", chosen, Limits(max_stop=5.0, timeout=10.0)))
         assert outcome.error is not None
         assert outcome.error["code"] == "process_gone"
         assert time.monotonic() - began < 4

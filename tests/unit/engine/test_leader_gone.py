@@ -16,12 +16,13 @@ from typing import Any, Callable
 
 import pytest
 from patching import Running, compile_program, livepatch_mappings, make_patch, shared
+from reports import well
 from snapshots import snapshot, tracers
 
 from module_utils._engine.activate import Limits
 from module_utils._engine.facts import gather
 from module_utils._engine.operations import activate_patch, deactivate_patch, load_patch, unload_patch
-from module_utils._engine.outcome import Outcome, Report
+from module_utils._engine.outcome import Report
 from module_utils._errors import LivepatchError
 from module_utils._patch.content import Patch
 from module_utils._process.exclusive import exclusive
@@ -93,14 +94,6 @@ def _another(pid: int) -> int:
     return next(int(name) for name in os.listdir("/proc/%d/task" % pid) if name != str(pid))
 
 
-def _only(report: Report) -> Outcome:
-    assert len(report.outcomes) == 1
-    outcome = report.outcomes[0]
-    assert outcome.error is None
-    assert outcome.verified
-    return outcome
-
-
 def _fact(pid: int) -> dict[str, Any] | None:
     found = [fact for fact in gather(["fix"], "patched")["processes"] if fact["pid"] == pid]
     return found[0] if found else None
@@ -117,7 +110,7 @@ def test_the_first_thread_has_ended(made: tuple[Path, Patch], forms: tuple[str, 
         other = _another(running.pid)
         start = snapshot(other)
 
-        outcome = _only(load_patch(patch, chosen, forms=forms))
+        outcome = well(load_patch(patch, chosen, forms=forms))
         assert (outcome.pid, outcome.exe, outcome.state, outcome.changed) == (
             running.pid,
             str(program),
@@ -127,7 +120,7 @@ def test_the_first_thread_has_ended(made: tuple[Path, Patch], forms: tuple[str, 
         loaded = snapshot(other)
         assert livepatch_mappings(other)
         for _turn in range(2):
-            outcome = _only(activate_patch("fix", chosen, limits))
+            outcome = well(activate_patch("fix", chosen, limits))
             assert (outcome.state, outcome.switch) == ("active", "byte" if consistency == "entry" else "stop")
             assert running.ask("?") == "300"
             fact = _fact(running.pid)
@@ -137,10 +130,10 @@ def test_the_first_thread_has_ended(made: tuple[Path, Patch], forms: tuple[str, 
             assert [(one["state"], one["verified"]) for one in fact["patches"]] == [("active", True)]
             assert not activate_patch("fix", chosen, limits).summary()["changed"]
 
-            assert _only(deactivate_patch("fix", chosen, limits)).state == "loaded"
+            assert well(deactivate_patch("fix", chosen, limits)).state == "loaded"
             assert running.ask("?") == "3"
             assert snapshot(other).code == loaded.code
-        assert _only(unload_patch("fix", chosen, 5.0)).state == "absent"
+        assert well(unload_patch("fix", chosen, 5.0)).state == "absent"
         assert running.ask("?") == "3"
         assert _fact(running.pid) is None
         assert snapshot(other) == start
@@ -174,7 +167,7 @@ def test_the_first_thread_ends_meanwhile(
         for name, (answer, step) in steps.items():
             if name == operation:
                 monkeypatch.setattr(Memory, "write", ending)
-            _only(step())
+            well(step())
             assert running.ask("?") == answer
             monkeypatch.undo()
             if name == operation:
@@ -194,7 +187,7 @@ def test_one_run_at_a_time(made: tuple[Path, Patch]) -> None:
                 pass
             assert told.value.code == "already_traced"
             assert "(process %d)" % os.getpid() in told.value.message
-        assert _only(load_patch(patch, Selection(pids=(running.pid,)))).state == "loaded"
+        assert well(load_patch(patch, Selection(pids=(running.pid,)))).state == "loaded"
 
 
 def test_when_all_threads_have_ended(made: tuple[Path, Patch]) -> None:

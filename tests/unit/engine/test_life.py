@@ -14,12 +14,13 @@ from typing import Any, Callable, Iterator
 
 import pytest
 from patching import Running, compile_program, livepatch_mappings, make_patch
+from reports import only
 from snapshots import descriptors, snapshot, states, tracers
 
 from module_utils._engine.activate import Limits, activate
 from module_utils._engine.facts import gather
 from module_utils._engine.operations import activate_patch, deactivate_patch, load_patch, unload_patch
-from module_utils._engine.outcome import Outcome, Report
+from module_utils._engine.outcome import Report
 from module_utils._errors import LivepatchError
 from module_utils._patch.content import Patch
 from module_utils._process.process import Process
@@ -337,13 +338,8 @@ def _until_named(pid: int, name: str, word: str) -> None:
     raise AssertionError((comm, words))
 
 
-def _only(report: Report) -> Outcome:
-    (outcome,) = report.outcomes
-    return outcome
-
-
 def _code(report: Report) -> str:
-    error = _only(report).error
+    error = only(report).error
     return error["code"] if error else ""
 
 
@@ -429,7 +425,7 @@ def test_a_number_that_is_used_again(tmp_path: Path) -> None:
         number = running.pid
         chosen = Selection(pids=(number,))
         _must(load_patch(patch, chosen), number)
-        first = _only(activate_patch(ID, chosen, limits))
+        first = only(activate_patch(ID, chosen, limits))
         held = Process(number)
         assert held.memory.read(held.maps()[0].start, 4)
     with held, Running(launcher, str(number), str(other)) as running:
@@ -457,7 +453,7 @@ def test_a_number_that_is_used_again(tmp_path: Path) -> None:
         assert running.ask("?") == "other %d" % number
     # The same program under the number again: another process, told from the first by its start.
     with Running(launcher, str(number), str(program)) as running:
-        outcome = _only(activate_patch(ID, chosen, limits))
+        outcome = only(activate_patch(ID, chosen, limits))
         assert outcome.error is not None
         assert (outcome.error["code"], outcome.pid) == ("not_loaded", first.pid)
         assert outcome.start_time != first.start_time

@@ -12,8 +12,8 @@ import re
 from pathlib import Path
 
 import pytest
-from libraries import done
 from patching import Running, compile_program, make_patch, run
+from reports import well
 from snapshots import snapshot
 
 from module_utils._elf.header import parse_header
@@ -102,10 +102,10 @@ def _switched(running: Running, target: Path, folder: Path, forms: tuple[str, ..
     chosen, limits = Selection(pids=(running.pid,)), Limits(max_stop=5.0, timeout=20.0, consistency=consistency)
     assert running.ask("5") == "50"
     before = snapshot(running.pid)
-    done(load_patch(patch, chosen, forms=forms))
-    done(activate_patch("fix", chosen, limits))
+    well(load_patch(patch, chosen, forms=forms))
+    well(activate_patch("fix", chosen, limits))
     assert running.ask("5") == str(50000 + 40 + 400 + 4 + 5)
-    done(deactivate_patch("fix", chosen, limits))
+    well(deactivate_patch("fix", chosen, limits))
     if target.parent.name == "program-in-the-lowest-pages":
         # Sizes and counts of things in memory are addresses there: who may still hold one cannot be known.
         (outcome,) = unload_patch("fix", chosen, 0.1).outcomes
@@ -113,7 +113,7 @@ def _switched(running: Running, target: Path, folder: Path, forms: tuple[str, ..
         assert running.ask("5") == "50"
         assert before.code.items() <= snapshot(running.pid).code.items()
         return
-    done(unload_patch("fix", chosen, 20.0))
+    well(unload_patch("fix", chosen, 20.0))
     assert running.ask("5") == "50"
     assert snapshot(running.pid).code == before.code
 

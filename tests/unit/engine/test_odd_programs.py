@@ -13,13 +13,12 @@ from pathlib import Path
 
 import pytest
 from patching import Running, compile_program, livepatch_mappings, make_patch
+from reports import only
 from snapshots import descriptors, states
 
 from module_utils._engine import map_region
 from module_utils._engine.activate import Limits
 from module_utils._engine.operations import (
-    Outcome,
-    Report,
     activate_patch,
     deactivate_patch,
     load_patch,
@@ -63,19 +62,14 @@ def _made(folder: Path, setup: str, *flags: str) -> tuple[Path, Patch]:
     return program, make_patch(folder, program, FIXED, ["first", "second"])
 
 
-def _only(report: Report) -> Outcome:
-    assert len(report.outcomes) == 1
-    return report.outcomes[0]
-
-
 def _there_and_back(patch: Patch, pid: int, forms: tuple[str, ...], consistency: str, times: int = 1) -> None:
     """Load, switch there and back some times, unload; each must succeed."""
     chosen, limits = Selection(pids=(pid,)), Limits(max_stop=2.0, timeout=5.0, consistency=consistency)
-    assert _only(load_patch(patch, chosen, forms=forms)).error is None
+    assert only(load_patch(patch, chosen, forms=forms)).error is None
     for _turn in range(times):
-        assert _only(activate_patch("fix", chosen, limits)).error is None
-        assert _only(deactivate_patch("fix", chosen, limits)).error is None
-    assert _only(unload_patch("fix", chosen, 5.0)).error is None
+        assert only(activate_patch("fix", chosen, limits)).error is None
+        assert only(deactivate_patch("fix", chosen, limits)).error is None
+    assert only(unload_patch("fix", chosen, 5.0)).error is None
 
 
 COROUTINE = r"""
@@ -106,7 +100,7 @@ def test_a_coroutine_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         threads.remove(running.pid)
         assert len(threads) == 1
         monkeypatch.setattr(injected_call, "_callers", lambda *_: threads)
-        outcome = _only(load_patch(patch, Selection(pids=(running.pid,))))
+        outcome = only(load_patch(patch, Selection(pids=(running.pid,))))
         assert outcome.error is not None
         assert outcome.error["code"] == "function_busy"
         monkeypatch.undo()
@@ -145,9 +139,9 @@ def test_a_stopped_program(tmp_path: Path, forms: tuple[str, ...], consistency: 
         _until_stopped(running.pid)
         chosen = Selection(pids=(running.pid,))
         limits = Limits(max_stop=1.0, timeout=1.0, consistency=consistency)
-        assert _only(load_patch(patch, chosen, forms=forms)).error is None
+        assert only(load_patch(patch, chosen, forms=forms)).error is None
         _until_stopped(running.pid)
-        assert _only(activate_patch("fix", chosen, limits)).error is None
+        assert only(activate_patch("fix", chosen, limits)).error is None
         _until_stopped(running.pid)
         os.kill(running.pid, signal.SIGCONT)
         assert running.ask("?") == "300"
@@ -218,12 +212,12 @@ int main(int count, char **words) {
     patch = make_patch(tmp_path, library, FIXED.replace("int second", "static int second"), ["first"])
     with Running(program, str(library)) as running:
         chosen = Selection(pids=(running.pid,))
-        assert _only(load_patch(patch, chosen)).error is None
+        assert only(load_patch(patch, chosen)).error is None
         assert running.ask("?") == "0"
-        outcome = _only(activate_patch("fix", chosen, Limits(timeout=0.1)))
+        outcome = only(activate_patch("fix", chosen, Limits(timeout=0.1)))
         assert outcome.error is not None
         assert (outcome.error["code"], outcome.state, outcome.verified) == ("object_modified", "loaded", False)
-        assert _only(unload_patch("fix", chosen, 1.0)).error is None
+        assert only(unload_patch("fix", chosen, 1.0)).error is None
         assert not livepatch_mappings(running.pid)
 
 
@@ -261,12 +255,12 @@ static void prepare(void) {
         os.kill(running.pid, signal.SIGUSR1)
         time.sleep(0.05)
         deactivate_patch("fix", chosen, Limits(max_stop=1.0))
-        outcome = _only(unload_patch("fix", chosen, 0.1))
+        outcome = only(unload_patch("fix", chosen, 0.1))
         assert outcome.error is not None
         assert (outcome.error["code"], outcome.state) == ("function_busy", "loaded")
         os.kill(running.pid, signal.SIGUSR2)
         assert running.line() == "102"
-        assert _only(unload_patch("fix", chosen, 2.0)).error is None
+        assert only(unload_patch("fix", chosen, 2.0)).error is None
         assert running.ask("?") == "3"
 
 
@@ -284,7 +278,7 @@ def test_two_objects_with_patches_of_one_name(tmp_path: Path) -> None:
         assert [outcome.error for outcome in activated] == [None, None]
         assert (one.ask("?"), two.ask("?")) == ("300", "300")
         with Running(made[0][0]) as third:
-            outcome = _only(activate_patch("fix", Selection(pids=(third.pid,)), Limits()))
+            outcome = only(activate_patch("fix", Selection(pids=(third.pid,)), Limits()))
             assert outcome.error is not None
             assert outcome.error["code"] == "not_loaded"
 

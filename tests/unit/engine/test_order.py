@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 from patching import Running, compile_program, livepatch_mappings, make_patch, symbols
+from reports import only
 from snapshots import snapshot
 
 from module_utils._engine.activate import Limits
 from module_utils._engine.operations import (
     Outcome,
-    Report,
     activate_patch,
     deactivate_patch,
     load_patch,
@@ -65,24 +65,19 @@ class Fixture:
         return make_patch(self._folder, self._program, _code(**values), list(values), patch_id, **manifest)
 
     def load(self, patch: Patch, *forms: str) -> Outcome:
-        return _only(load_patch(patch, self.chosen, forms=forms or ("byte", "jump")))
+        return only(load_patch(patch, self.chosen, forms=forms or ("byte", "jump")))
 
     def activate(self, patch_id: str, limits: Limits = FAST) -> Outcome:
-        return _only(activate_patch(patch_id, self.chosen, limits))
+        return only(activate_patch(patch_id, self.chosen, limits))
 
     def deactivate(self, patch_id: str) -> Outcome:
-        return _only(deactivate_patch(patch_id, self.chosen, FAST))
+        return only(deactivate_patch(patch_id, self.chosen, FAST))
 
     def unload(self, patch_id: str, timeout: float = 0.2) -> Outcome:
-        return _only(unload_patch(patch_id, self.chosen, timeout))
+        return only(unload_patch(patch_id, self.chosen, timeout))
 
     def answer(self) -> int:
         return int(self.running.ask("?"))
-
-
-def _only(report: Report) -> Outcome:
-    assert len(report.outcomes) == 1
-    return report.outcomes[0]
 
 
 def _code_of(outcome: Outcome) -> str:
@@ -137,7 +132,7 @@ def test_pretending_changes_nothing(tmp_path: Path, program: Path) -> None:
             (lambda: unload_patch("fix", given.chosen, 1.0, pretend=True), lambda: given.unload("fix")),
         ):
             before = snapshot(running.pid)
-            meant = _only(pretend())
+            meant = only(pretend())
             assert snapshot(running.pid) == before
             done = act()
             assert (meant.changed, meant.before, meant.state, meant.switch) == (
@@ -299,4 +294,4 @@ def _states(pid: int) -> dict[str, str]:
     with Process(pid) as process:
         ids = [region.id for region in find_regions(process.memory, process.maps())]
     chosen = Selection(pids=(pid,))
-    return {name: _only(unload_patch(name, chosen, 0.1, pretend=True)).before for name in ids}
+    return {name: only(unload_patch(name, chosen, 0.1, pretend=True)).before for name in ids}

@@ -16,11 +16,11 @@ from typing import Iterator
 
 import pytest
 from patching import Running, compile_program, livepatch_mappings, make_patch
+from reports import well
 from snapshots import tracers
 
 from module_utils._engine.activate import Limits
 from module_utils._engine.operations import activate_patch, deactivate_patch, load_patch, unload_patch
-from module_utils._engine.outcome import Outcome, Report
 from module_utils._patch.content import Patch
 from module_utils._process.selection import Selection
 
@@ -103,25 +103,18 @@ def _spinning(count: int = 1, priority: int = 0) -> Iterator[None]:
             os.waitpid(pid, 0)
 
 
-def _well(report: Report) -> Outcome:
-    assert len(report.outcomes) == 1
-    outcome = report.outcomes[0]
-    assert (outcome.error, outcome.verified) == (None, True)
-    return outcome
-
-
 def _there_and_back(patch: Patch, running: Running, forms: tuple[str, ...], consistency: str) -> None:
     chosen, limits = Selection(pids=(running.pid,)), Limits(BUDGET, 60.0, consistency)
-    assert _well(load_patch(patch, chosen, forms=forms)).state == "loaded"
-    outcome = _well(activate_patch("fix", chosen, limits))
+    assert well(load_patch(patch, chosen, forms=forms)).state == "loaded"
+    outcome = well(activate_patch("fix", chosen, limits))
     assert (outcome.state, outcome.switch) == ("active", "byte" if consistency == "entry" else "stop")
     assert outcome.stop_us < BUDGET * 1e6
     assert running.ask("?") == "300"
-    outcome = _well(deactivate_patch("fix", chosen, limits))
+    outcome = well(deactivate_patch("fix", chosen, limits))
     assert outcome.state == "loaded"
     assert outcome.stop_us < BUDGET * 1e6
     assert running.ask("?") == "3"
-    assert _well(unload_patch("fix", chosen, 60.0)).state == "absent"
+    assert well(unload_patch("fix", chosen, 60.0)).state == "absent"
     assert not livepatch_mappings(running.pid)
     assert tracers(running.pid) == {"0"}
 
@@ -140,8 +133,8 @@ def test_a_real_time_program_beside_the_tool(made: tuple[Path, Patch]) -> None:
     with Running(program, "3") as running:
         chosen = Selection(pids=(running.pid,))
         with _one_processor(), _spinning(1, 50):
-            assert _well(load_patch(patch, chosen, forms=("jump",))).state == "loaded"
-            outcome = _well(activate_patch("fix", chosen, Limits(BUDGET, 60.0)))
+            assert well(load_patch(patch, chosen, forms=("jump",))).state == "loaded"
+            outcome = well(activate_patch("fix", chosen, Limits(BUDGET, 60.0)))
             assert (outcome.state, outcome.switch) == ("active", "stop")
             assert outcome.stop_us < BUDGET * 1e6
         assert running.ask("?") == "300"

@@ -19,8 +19,9 @@ from typing import Any, Iterator
 
 import pytest
 from patching import Running, compile_program, livepatch_mappings, make_patch
+from reports import only
 from snapshots import snapshot, tracers
-from steps import NOBODY, WAYS, as_user, error_of, load_and_activate, only, open_folder, take_out
+from steps import NOBODY, WAYS, as_user, error_of, load_and_activate, open_folder, take_out
 
 from module_utils._engine.activate import Limits
 from module_utils._engine.facts import gather

@@ -18,8 +18,9 @@ from typing import Callable, Iterator
 import pytest
 from deaths import Tool
 from patching import Running, compile_program, make_patch, shared
+from reports import only
 from snapshots import snapshot, tracers
-from steps import NOBODY, WAYS, as_user, error_of, load_and_activate, only, open_folder, take_out
+from steps import NOBODY, WAYS, as_user, error_of, load_and_activate, open_folder, take_out
 
 from module_utils._engine.operations import load_patch, unload_patch
 from module_utils._engine.outcome import Report

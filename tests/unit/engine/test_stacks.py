@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 from patching import Running, compile_program, make_patch
+from reports import only, well
 from snapshots import snapshot, tracers
 
 from module_utils._engine.activate import Limits
 from module_utils._engine.operations import activate_patch, deactivate_patch, load_patch, unload_patch
-from module_utils._engine.outcome import Outcome, Report
+from module_utils._engine.outcome import Report
 from module_utils._patch.content import Patch
 from module_utils._process.selection import Selection
 
@@ -108,19 +109,8 @@ def _made(folder: Path, setup: str, wait: str, *flags: str) -> tuple[Path, Patch
     return program, make_patch(folder, program, FIXED, ["work"])
 
 
-def _only(report: Report) -> Outcome:
-    assert len(report.outcomes) == 1
-    return report.outcomes[0]
-
-
-def _well(report: Report) -> Outcome:
-    outcome = _only(report)
-    assert (outcome.error, outcome.verified) == (None, True)
-    return outcome
-
-
 def _busy(report: Report, state: str) -> str:
-    outcome = _only(report)
+    outcome = only(report)
     assert outcome.error is not None
     assert (outcome.error["code"], outcome.state) == ("function_busy", state)
     return outcome.error["message"]
@@ -132,23 +122,23 @@ def _inside_and_out(program: Path, patch: Patch, forms: tuple[str, ...], consist
         chosen, limits = Selection(pids=(running.pid,)), Limits(2.0, 10.0, consistency)
         short = Limits(2.0, 0.2, "quiescent")
         before = snapshot(running.pid).code
-        assert _well(load_patch(patch, chosen, forms=forms)).state == "loaded"
+        assert well(load_patch(patch, chosen, forms=forms)).state == "loaded"
 
         assert running.ask("hold") == "held"
         _busy(activate_patch("fix", chosen, short), "loaded")
-        assert _well(activate_patch("fix", chosen, limits)).state == "active"
+        assert well(activate_patch("fix", chosen, limits)).state == "active"
         assert running.ask("release") == "released"
         assert running.ask("?") == "100"
 
         assert running.ask("hold") == "held"
         _busy(deactivate_patch("fix", chosen, short), "active")
-        assert _well(deactivate_patch("fix", chosen, limits)).state == "loaded"
+        assert well(deactivate_patch("fix", chosen, limits)).state == "loaded"
         message = _busy(unload_patch("fix", chosen, 0.2), "loaded")
         # on the stack that the thread is on, or, where that is in pieces, in memory that may be a stack
         assert "thread " in message or "leads into" in message
         assert running.ask("release") == "released"
         assert running.ask("?") == "1"
-        assert _well(unload_patch("fix", chosen, 10.0)).state == "absent"
+        assert well(unload_patch("fix", chosen, 10.0)).state == "absent"
         count = int(running.ask("count"))
         while int(running.ask("count")) < count + 10:
             time.sleep(0.002)
@@ -212,8 +202,8 @@ def test_nobody_stands_on_a_stack_of_known_bounds(tmp_path: Path) -> None:
         assert "coroutine" in _busy(load_patch(patch, chosen), "absent")
         assert snapshot(running.pid) == before
         assert running.ask("leave") == "leaves"
-        assert _well(load_patch(patch, chosen)).state == "loaded"
-        assert _well(activate_patch("fix", chosen, Limits(1.0, 1.0))).state == "active"
+        assert well(load_patch(patch, chosen)).state == "loaded"
+        assert well(activate_patch("fix", chosen, Limits(1.0, 1.0))).state == "active"
         assert running.ask("?") == "100"
 
 
@@ -240,13 +230,13 @@ def test_no_stack(tmp_path: Path) -> None:
     patch = make_patch(tmp_path, program, FIXED, ["work"])
     with Running(program) as running:
         chosen, limits = Selection(pids=(running.pid,)), Limits(1.0, 0.1)
-        assert _well(load_patch(patch, chosen)).state == "loaded"
+        assert well(load_patch(patch, chosen)).state == "loaded"
         assert running.ask("hold") == "held"
-        assert _well(activate_patch("fix", chosen, limits)).switch == "byte"
-        assert _well(deactivate_patch("fix", chosen, limits)).state == "loaded"
+        assert well(activate_patch("fix", chosen, limits)).switch == "byte"
+        assert well(deactivate_patch("fix", chosen, limits)).state == "loaded"
         assert "thread " in _busy(unload_patch("fix", chosen, 0.1), "loaded")
         assert running.ask("release") == "released"
         assert running.ask("?") == "1"
-        assert _well(unload_patch("fix", chosen, 10.0)).state == "absent"
+        assert well(unload_patch("fix", chosen, 10.0)).state == "absent"
         assert running.ask("?") == "1"
         assert tracers(running.pid) == {"0"}

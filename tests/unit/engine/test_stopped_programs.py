@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 from patching import Running, compile_program, livepatch_mappings, make_patch
+from reports import well
 from snapshots import snapshot, states, tracers
 
 from module_utils._engine.activate import Limits
 from module_utils._engine.operations import activate_patch, deactivate_patch, load_patch, unload_patch
-from module_utils._engine.outcome import Outcome, Report
 from module_utils._patch.content import Patch
 from module_utils._process.memory import Memory
 from module_utils._process.selection import Selection
@@ -71,13 +71,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Patch]:
     return program, make_patch(folder, program, FIXED, ["first", "second"])
 
 
-def _well(report: Report) -> Outcome:
-    assert len(report.outcomes) == 1
-    outcome = report.outcomes[0]
-    assert (outcome.error, outcome.verified) == (None, True)
-    return outcome
-
-
 def _stop(pid: int) -> None:
     """Stop it, and take what we are told of that."""
     os.kill(pid, signal.SIGSTOP)
@@ -114,22 +107,22 @@ def test_all_of_it_while_stopped(made: tuple[Path, Patch], forms: tuple[str, ...
                 (lambda: deactivate_patch("fix", chosen, limits), "loaded"),
                 (lambda: unload_patch("fix", chosen, 10.0), "absent"),
             ):
-                outcome = _well(step())
+                outcome = well(step())
                 assert (outcome.state, outcome.changed) == (state, True)
                 assert outcome.stop_us < 2_000_000
                 _until(running.pid, {"T"})
                 assert os.waitid(os.P_PID, running.pid, NOTHING) is None
         assert snapshot(running.pid) == before
         assert tracers(running.pid) == {"0"}
-        _well(load_patch(patch, chosen, forms=forms))
-        _well(activate_patch("fix", chosen, limits))
+        well(load_patch(patch, chosen, forms=forms))
+        well(activate_patch("fix", chosen, limits))
         os.kill(running.pid, signal.SIGCONT)
         told = os.waitid(os.P_PID, running.pid, os.WCONTINUED)
         assert told is not None
         assert told.si_code == os.CLD_CONTINUED
         assert running.ask("?") == "300"
-        _well(deactivate_patch("fix", chosen, limits))
-        _well(unload_patch("fix", chosen, 10.0))
+        well(deactivate_patch("fix", chosen, limits))
+        well(unload_patch("fix", chosen, 10.0))
         count = _count(running)
         while _count(running) < count + 10:
             time.sleep(0.002)
@@ -165,7 +158,7 @@ def test_stopped_or_continued_meanwhile(
                 if number == signal.SIGCONT:
                     _stop(running.pid)
                 monkeypatch.setattr(Memory, "write", signalling)
-            _well(step())
+            well(step())
             monkeypatch.undo()
             if name == operation and number == signal.SIGSTOP:
                 _until(running.pid, {"T"})
@@ -186,9 +179,9 @@ def test_stopped_with_a_thread_in_uninterruptible_sleep(made: tuple[Path, Patch]
             time.sleep(0.002)
         os.kill(running.pid, signal.SIGSTOP)
         _until(running.pid, {"T", "D"})
-        assert _well(load_patch(patch, chosen, forms=("byte", "jump"))).state == "loaded"
-        assert _well(activate_patch("fix", chosen, Limits(0.1, 0.0))).switch == "byte"
-        assert _well(deactivate_patch("fix", chosen, Limits(0.1, 0.0))).state == "loaded"
+        assert well(load_patch(patch, chosen, forms=("byte", "jump"))).state == "loaded"
+        assert well(activate_patch("fix", chosen, Limits(0.1, 0.0))).switch == "byte"
+        assert well(deactivate_patch("fix", chosen, Limits(0.1, 0.0))).state == "loaded"
         _until(running.pid, {"T", "D"})
         before = snapshot(running.pid)
         (outcome,) = activate_patch("fix", chosen, Limits(0.05, 0.2, "atomic")).outcomes
@@ -208,5 +201,5 @@ def test_stopped_with_a_thread_in_uninterruptible_sleep(made: tuple[Path, Patch]
         os.kill(child, signal.SIGKILL)
         while "D" in states(running.pid):
             time.sleep(0.002)
-        assert _well(activate_patch("fix", chosen, Limits(1.0, 10.0, "atomic"))).state == "active"
+        assert well(activate_patch("fix", chosen, Limits(1.0, 10.0, "atomic"))).state == "active"
         assert running.ask("?") == "300"

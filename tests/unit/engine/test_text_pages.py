@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Iterator
 
 import pytest
-from libraries import done, refused
+from libraries import refused
 from patching import Running, compile_program, livepatch_mappings, make_patch, symbols
+from reports import well
 from snapshots import snapshot
 
 from module_utils._engine.activate import Limits
@@ -75,13 +76,13 @@ def _there_and_back(running: Running, patch: Patch, forms: tuple[str, ...], cons
     chosen, limits = Selection(pids=(running.pid,)), Limits(max_stop=5.0, timeout=20.0, consistency=consistency)
     assert running.ask("5") == "16"
     before = snapshot(running.pid)
-    done(load_patch(patch, chosen, forms=forms))
+    well(load_patch(patch, chosen, forms=forms))
     for _turn in range(2):
-        done(activate_patch("fix", chosen, limits))
+        well(activate_patch("fix", chosen, limits))
         assert running.ask("5") == "36"
-        done(deactivate_patch("fix", chosen, limits))
+        well(deactivate_patch("fix", chosen, limits))
         assert running.ask("5") == "16"
-    done(unload_patch("fix", chosen, 20.0))
+    well(unload_patch("fix", chosen, 20.0))
     assert snapshot(running.pid).code == before.code
     assert livepatch_mappings(running.pid) == []
     assert running.ended() == 0
@@ -207,11 +208,11 @@ def test_pages_of_hugetlbfs(tmp_path: Path, forms: tuple[str, ...], consistency:
             return
         before = snapshot(running.pid)
         chosen = Selection(pids=(running.pid,))
-        done(load_patch(patch, chosen, forms=forms))
+        well(load_patch(patch, chosen, forms=forms))
         limits = Limits(max_stop=2.0, timeout=0.1, consistency=consistency)
         assert refused(activate_patch("fix", chosen, limits))[0] == "not_permitted"
         assert running.ask("5") == "16"
-        done(unload_patch("fix", chosen, 20.0))
+        well(unload_patch("fix", chosen, 20.0))
         assert snapshot(running.pid) == before
 
 

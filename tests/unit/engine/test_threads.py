@@ -15,12 +15,12 @@ from typing import ContextManager, Iterator
 
 import pytest
 from patching import Running, compile_program, livepatch_mappings, make_patch, shared
+from reports import only, well
 from snapshots import descriptors, snapshot, states, tracers
 
 from module_utils._engine import threads_inside
 from module_utils._engine.activate import Limits
 from module_utils._engine.operations import activate_patch, deactivate_patch, load_patch, unload_patch
-from module_utils._engine.outcome import Outcome, Report
 from module_utils._patch.content import Patch
 from module_utils._process.process import Process
 from module_utils._process.selection import Selection
@@ -64,17 +64,6 @@ def _made(folder: Path, setup: str, *flags: str) -> tuple[Path, Patch]:
     return program, make_patch(folder, program, FIXED, ["first", "second"])
 
 
-def _only(report: Report) -> Outcome:
-    assert len(report.outcomes) == 1
-    return report.outcomes[0]
-
-
-def _well(report: Report) -> Outcome:
-    outcome = _only(report)
-    assert (outcome.error, outcome.verified) == (None, True)
-    return outcome
-
-
 # Makers that end, too: each makes the next of its line. Some threads are waited for, some are not.
 CHURN = r"""
 static void *short_lived(void *nothing) {
@@ -114,15 +103,15 @@ def test_threads_come_and_go(tmp_path: Path, forms: tuple[str, ...], consistency
         files = descriptors(running.pid)
         began, born = time.monotonic(), int(running.ask("count"))
         for _turn in range(2):
-            assert _well(load_patch(patch, chosen, forms=forms)).state == "loaded"
+            assert well(load_patch(patch, chosen, forms=forms)).state == "loaded"
             for _switch in range(2):
-                outcome = _well(activate_patch("fix", chosen, limits))
+                outcome = well(activate_patch("fix", chosen, limits))
                 assert (outcome.state, outcome.switch) == ("active", "byte" if consistency == "entry" else "stop")
                 assert outcome.stop_us <= 2_000_000
                 assert running.ask("?") == "300"
-                assert _well(deactivate_patch("fix", chosen, limits)).state == "loaded"
+                assert well(deactivate_patch("fix", chosen, limits)).state == "loaded"
                 assert running.ask("?") == "3"
-            assert _well(unload_patch("fix", chosen, 10.0)).state == "absent"
+            assert well(unload_patch("fix", chosen, 10.0)).state == "absent"
             before, born = born, int(running.ask("count"))
             assert born > before
         assert born / (time.monotonic() - began) > 200  # where nothing else runs: more than 10,000 a second
@@ -173,13 +162,13 @@ def test_there_is_always_a_new_thread(tmp_path: Path, monkeypatch: pytest.Monkey
         chosen, limits = Selection(pids=(running.pid,)), Limits(2.0, 30.0, "quiescent")
         while len(os.listdir("/proc/%d/task" % running.pid)) < 100:
             time.sleep(0.01)
-        assert _well(load_patch(patch, chosen)).state == "loaded"
-        assert _well(activate_patch("fix", chosen, limits)).state == "active"
+        assert well(load_patch(patch, chosen)).state == "loaded"
+        assert well(activate_patch("fix", chosen, limits)).state == "active"
         assert running.ask("?") == "300"
-        assert _well(deactivate_patch("fix", chosen, limits)).state == "loaded"
+        assert well(deactivate_patch("fix", chosen, limits)).state == "loaded"
         assert running.ask("?") == "3"
         assert stops[0] == 0  # quiescent stops all anyway
-        outcome = _well(unload_patch("fix", chosen, 60.0))
+        outcome = well(unload_patch("fix", chosen, 60.0))
         assert (outcome.state, stops[0] > 0) == ("absent", True)
         assert 0 < outcome.hold_us < 1_000_000
         assert not livepatch_mappings(running.pid)
@@ -216,15 +205,15 @@ def test_4000_threads(thousands: tuple[Running, Patch], forms: tuple[str, ...], 
     running, patch = thousands
     chosen, limits = Selection(pids=(running.pid,)), Limits(3.0, 60.0, consistency)
     before = snapshot(running.pid)
-    outcome = _well(load_patch(patch, chosen, forms=forms))
+    outcome = well(load_patch(patch, chosen, forms=forms))
     assert (outcome.state, outcome.threads) == ("loaded", 4001)
     for operation, state, answer in ((activate_patch, "active", "300"), (deactivate_patch, "loaded", "3")):
-        outcome = _well(operation("fix", chosen, limits))
+        outcome = well(operation("fix", chosen, limits))
         assert (outcome.state, outcome.threads) == (state, 4001)
         assert (outcome.switch, outcome.stop_us > 0) == (("byte", False) if consistency == "entry" else ("stop", True))
         assert outcome.stop_us < 3_000_000
         assert running.ask("?") == answer
-    assert _well(unload_patch("fix", chosen, 60.0)).state == "absent"
+    assert well(unload_patch("fix", chosen, 60.0)).state == "absent"
     assert snapshot(running.pid) == before
     assert tracers(running.pid) == {"0"}
     assert not states(running.pid) & {"t", "T"}
@@ -234,9 +223,9 @@ def test_4000_threads_and_a_small_budget(thousands: tuple[Running, Patch]) -> No
     """5 ms are not enough for 4000 threads: told so, with the time that it took; all run on, nothing is changed."""
     running, patch = thousands
     chosen = Selection(pids=(running.pid,))
-    _well(load_patch(patch, chosen, forms=("jump",)))
+    well(load_patch(patch, chosen, forms=("jump",)))
     before, count = snapshot(running.pid), int(running.ask("count"))
-    outcome = _only(activate_patch("fix", chosen, Limits(0.005, 0.0, "atomic")))
+    outcome = only(activate_patch("fix", chosen, Limits(0.005, 0.0, "atomic")))
     assert outcome.error is not None
     assert (outcome.error["code"], outcome.state) == ("stop_budget_exceeded", "loaded")
     assert 5_000 <= outcome.stop_us < 3_000_000
@@ -245,7 +234,7 @@ def test_4000_threads_and_a_small_budget(thousands: tuple[Running, Patch]) -> No
     assert running.ask("?") == "3"
     while int(running.ask("count")) < count + 1000:
         time.sleep(0.01)
-    assert _well(unload_patch("fix", chosen, 60.0)).state == "absent"
+    assert well(unload_patch("fix", chosen, 60.0)).state == "absent"
 
 
 IO_URING = r"""
@@ -295,12 +284,12 @@ def test_io_uring_workers(tmp_path: Path, forms: tuple[str, ...], consistency: s
             time.sleep(0.01)
         chosen, limits = Selection(pids=(running.pid,)), Limits(1.0, 10.0, consistency)
         for _turn in range(2):
-            assert _well(load_patch(patch, chosen, forms=forms)).state == "loaded"
-            assert _well(activate_patch("fix", chosen, limits)).state == "active"
+            assert well(load_patch(patch, chosen, forms=forms)).state == "loaded"
+            assert well(activate_patch("fix", chosen, limits)).state == "active"
             assert running.ask("?") == "300"
-            assert _well(deactivate_patch("fix", chosen, limits)).state == "loaded"
+            assert well(deactivate_patch("fix", chosen, limits)).state == "loaded"
             assert running.ask("?") == "3"
-            assert _well(unload_patch("fix", chosen, 10.0)).state == "absent"
+            assert well(unload_patch("fix", chosen, 10.0)).state == "absent"
         assert running.ask("count") == "0"
         assert not livepatch_mappings(running.pid)
 
@@ -356,19 +345,19 @@ def test_a_frozen_file_system(tmp_path: Path) -> None:
             while states(running.pid) != {"S", "D"}:
                 time.sleep(0.01)
             # switched by a byte, it neither stops nor waits
-            assert _well(load_patch(patch, chosen)).state == "loaded"
-            assert _well(activate_patch("fix", chosen, Limits(0.1, 0.0))).state == "active"
+            assert well(load_patch(patch, chosen)).state == "loaded"
+            assert well(activate_patch("fix", chosen, Limits(0.1, 0.0))).state == "active"
             assert running.ask("?") == "300"
-            outcome = _well(deactivate_patch("fix", chosen, Limits(0.1, 0.0)))
+            outcome = well(deactivate_patch("fix", chosen, Limits(0.1, 0.0)))
             assert (outcome.state, outcome.switch) == ("loaded", "byte")
             assert running.ask("?") == "3"
             # nobody can tell where it will come back to
-            outcome = _only(unload_patch("fix", chosen, 0.3))
+            outcome = only(unload_patch("fix", chosen, 0.3))
             assert outcome.error is not None
             assert (outcome.error["code"], outcome.state, outcome.verified) == ("function_busy", "loaded", True)
             assert "thread %d" % _asleep_for_good(running.pid) in outcome.error["message"]
             before = snapshot(running.pid)
-            outcome = _only(activate_patch("fix", chosen, Limits(0.05, 0.3, "atomic")))
+            outcome = only(activate_patch("fix", chosen, Limits(0.05, 0.3, "atomic")))
             assert outcome.error is not None
             assert (outcome.error["code"], outcome.state) == ("stop_budget_exceeded", "loaded")
             assert 50_000 <= outcome.stop_us < 1_000_000
@@ -381,9 +370,9 @@ def test_a_frozen_file_system(tmp_path: Path) -> None:
         while running.ask("count") == count:
             time.sleep(0.01)
         assert tracers(running.pid) == {"0"}
-        assert _well(activate_patch("fix", chosen, Limits(1.0, 10.0, "atomic"))).state == "active"
+        assert well(activate_patch("fix", chosen, Limits(1.0, 10.0, "atomic"))).state == "active"
         assert running.ask("?") == "300"
-        assert _well(deactivate_patch("fix", chosen, Limits(1.0, 10.0, "atomic"))).state == "loaded"
-        assert _well(unload_patch("fix", chosen, 10.0)).state == "absent"
+        assert well(deactivate_patch("fix", chosen, Limits(1.0, 10.0, "atomic"))).state == "loaded"
+        assert well(unload_patch("fix", chosen, 10.0)).state == "absent"
         assert running.ask("?") == "3"
         assert running.alive()

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Callable
 
 import pytest
-from libraries import done, refused
+from libraries import refused
 from patching import Running, compile_program, make_patch, symbols
+from reports import well
 from snapshots import snapshot
 
 from module_utils._engine import make_switch
@@ -81,18 +82,18 @@ def test_the_next_run_makes_it_whole(made: tuple[Path, Patch], pages: int) -> No
         chosen = Selection(pids=(running.pid,))
         assert running.ask("?") == OLD
         before = snapshot(running.pid)
-        done(load_patch(patch, chosen))
+        well(load_patch(patch, chosen))
         for change, there, half in ((activate, OLD, "n" * pages + "o" * (3 - pages)), (deactivate, NEW, "")):
             for next_run, answer in ((activate_patch, NEW), (deactivate_patch, OLD)):
-                done((deactivate_patch if there == OLD else activate_patch)("fix", chosen, LIMITS))
+                well((deactivate_patch if there == OLD else activate_patch)("fix", chosen, LIMITS))
                 assert running.ask("?") == there
                 _die(running.pid, pages, change)
                 half = half or "o" * pages + "n" * (3 - pages)
                 assert running.ask("?").split()[1] == half
-                done(next_run("fix", chosen, LIMITS))
+                well(next_run("fix", chosen, LIMITS))
                 assert running.ask("?") == answer
-        done(deactivate_patch("fix", chosen, LIMITS))
-        done(unload_patch("fix", chosen, 20.0))
+        well(deactivate_patch("fix", chosen, LIMITS))
+        well(unload_patch("fix", chosen, 20.0))
         assert running.ask("?") == OLD
         assert snapshot(running.pid) == before
 
@@ -102,7 +103,7 @@ def test_what_the_program_wrote_is_not_taken_for_it(made: tuple[Path, Patch]) ->
     program, patch = made
     with Running(program) as running:
         chosen = Selection(pids=(running.pid,))
-        done(load_patch(patch, chosen))
+        well(load_patch(patch, chosen))
         _die(running.pid, 1, activate)
         assert running.ask("!") == "1 noo"
         assert refused(activate_patch("fix", chosen, LIMITS))[0] == "object_modified"

@@ -14,6 +14,7 @@ from typing import Any, Callable
 
 import pytest
 from patching import Running, compile_program, make_patch, symbols
+from reports import only
 
 from module_utils._engine import make_switch
 from module_utils._engine.activate import Limits
@@ -87,13 +88,8 @@ def _patch(folder: Path, program: Path, functions: bool = True, wide: bool = Fal
     return make_patch(folder, program, NEW_CODE if functions else "", ["level"] if functions else [], data=data)
 
 
-def _only(report: Report) -> Outcome:
-    (outcome,) = report.outcomes
-    return outcome
-
-
 def _done(report: Report) -> Outcome:
-    outcome = _only(report)
+    outcome = only(report)
     assert (outcome.error, outcome.changed, outcome.verified) == (None, True, True)
     return outcome
 
@@ -150,7 +146,7 @@ def test_apart_they_would_be_seen(tmp_path: Path, program: Path, monkeypatch: py
         meant = Selection(pids=(running.pid,))
         _done(load_patch(patch, meant))
         _wait_for(running, lambda answer: answer == "0 1")
-        error = _only(activate_patch("fix", meant, LIMITS)).error
+        error = only(activate_patch("fix", meant, LIMITS)).error
         assert error is not None
         assert error["message"] == "enough seen"
         assert running.ask("m") not in ("0 0", "0 1")
@@ -170,14 +166,14 @@ def test_one_that_the_program_changed_before(tmp_path: Path, program: Path) -> N
         meant = Selection(pids=(running.pid,))
         _done(load_patch(patch, meant))
         assert running.ask("s6") == "6"
-        _refused(_only(activate_patch("fix", meant, LIMITS)), "loaded")
+        _refused(only(activate_patch("fix", meant, LIMITS)), "loaded")
         assert running.ask("?") == "6 5 0 0"
         assert running.ask("s5") == "5"
         _done(activate_patch("fix", meant, LIMITS))
         assert running.ask("?") == "9 9 0 0"
         # and on the way back
         assert running.ask("s7") == "7"
-        _refused(_only(deactivate_patch("fix", meant, LIMITS)), "active")
+        _refused(only(deactivate_patch("fix", meant, LIMITS)), "active")
         assert running.ask("?") == "7 9 0 0"
         assert running.ask("s9") == "9"
         _done(deactivate_patch("fix", meant, LIMITS))
@@ -205,7 +201,7 @@ def test_one_that_the_program_changes_at_the_last_moment(
 
         with monkeypatch.context() as meddling:
             meddling.setattr(make_switch, "stopped", late)
-            _refused(_only(way("fix", meant, LIMITS)), "loaded" if change == "activate" else "active")
+            _refused(only(way("fix", meant, LIMITS)), "loaded" if change == "activate" else "active")
         assert running.ask("?") == "8" + before[1:]
         running.ask("s" + before[0])
         _done(way("fix", meant, LIMITS))
