@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 from dataclasses import dataclass
 from typing import Callable
@@ -80,10 +81,15 @@ def parse_header(read: Read, start: int = 0) -> Header:
     table = read(start + table_offset, count * 56) if count else b""
     if len(table) != count * 56:
         raise NotElf("program header table of %d entries past the end" % count)
-    segments = tuple(
+    return Header(kind=kind, machine=MACHINES.get(machine, "machine %d" % machine), segments=_segments(table))
+
+
+@functools.lru_cache(maxsize=64)
+def _segments(table: bytes) -> tuple[Segment, ...]:
+    """The entries of a program header table, kept: the same libraries come back in process after process."""
+    return tuple(
         Segment(
             kind=fields[0], flags=fields[1], offset=fields[2], address=fields[3], file_size=fields[5], size=fields[6]
         )
         for fields in struct.iter_unpack("<IIQQQQQQ", table)
     )
-    return Header(kind=kind, machine=MACHINES.get(machine, "machine %d" % machine), segments=segments)

@@ -46,14 +46,20 @@ def _call_all(process: Process, wanted: list[tuple[str, int, int]]) -> int:
     held = [0]
     for some in range(0, len(wanted), _CALLS_A_HOLD):
         with injected_calls(process) as calls:
-            for name, one, two in wanted[some : some + _CALLS_A_HOLD]:
-                if name == "close" and not _is_ours(process, "fd/%d" % one):
-                    continue  # the program closed it, and may have given the number to a file of its own
-                answer = calls.call(name, one, two)
-                if name == "munmap" and answer < 0:
-                    raise _refused(process, name, answer)
+            for one in wanted[some : some + _CALLS_A_HOLD]:
+                _make(process, calls, one)
         held.append(calls.held_us)
     return max(held)
+
+
+def _make(process: Process, calls: InjectedCalls, wanted: tuple[str, int, int]) -> None:
+    """Make one call that takes something back."""
+    name, one, two = wanted
+    if name == "close" and not _is_ours(process, "fd/%d" % one):
+        return  # the program closed it, and may have given the number to a file of its own
+    answer = calls.call(name, one, two)
+    if name == "munmap" and answer < 0:
+        raise _refused(process, name, answer)
 
 
 def _map_region(process: Process, patch_id: str, parts: list[tuple[tuple[int, int, int], bytes]]) -> int:
@@ -66,14 +72,15 @@ def _map_region(process: Process, patch_id: str, parts: list[tuple[tuple[int, in
         held.append(calls.held_us)
         _fill_file(process, descriptor, patch_id, [content for _part, content in parts])
         offset = 0
-        for some in range(0, len(parts), _CALLS_A_HOLD):
+        for some in range(0, len(parts) + 1, _CALLS_A_HOLD):
             with injected_calls(process) as calls:
                 for (start, size, protection), _content in parts[some : some + _CALLS_A_HOLD]:
                     _map(process, calls, start, size, protection, descriptor, offset)
                     done.append(("munmap", start, size))
                     offset += size
+                if some + _CALLS_A_HOLD > len(parts):
+                    _make(process, calls, done[0])
             held.append(calls.held_us)
-        held.append(_call_all(process, done[:1]))
         return max(held)
     except BaseException:
         # What cannot be taken back now is found, and taken out, by the next run (clear_remains).

@@ -17,6 +17,8 @@ from .memory import Memory
 
 # What a thread gives back when it exits, the first one, whose files those in /proc/PID are, like any other.
 _GIVEN_BACK = frozenset(("auxv", "exe", "fd", "maps", "mem", "root"))
+# Of these, what can be opened afterwards, too, and then is empty for ever: here it is asked first who lives.
+_OPENED_IN_VAIN = frozenset(("fd", "mem"))
 # SIGKILL in a set of signals, and a thread that exits (the flags in proc_pid_stat(5)).
 _KILLED, _PF_EXITING = 1 << 8, 0x4
 _TRIES = 100
@@ -41,6 +43,7 @@ class Process:
             raise LivepatchError("process_gone", "there is no process %d" % pid) from None
         self._memory: Memory | None = None
         self._priority: int | None = None
+        self._maps: tuple[str, list[Mapping]] = ("", [])
         self._memory_descriptor = self._stat_descriptor = -1
         try:
             self.start_time = int(self.stat()[19])
@@ -114,8 +117,11 @@ class Process:
         return ""
 
     def maps(self) -> list[Mapping]:
-        """All mappings as they are now."""
-        return parse_maps(self.read_text("maps"))
+        """All mappings as they are now; nobody may change the list, which is the same while they are."""
+        text = self.read_text("maps")
+        if text != self._maps[0]:
+            self._maps = text, parse_maps(text)
+        return self._maps[1]
 
     def threads(self) -> list[int]:
         """The thread ids as they are now, the leader among them. Raises LivepatchError process_gone."""
@@ -213,7 +219,7 @@ class Process:
 
     def _reach(self, name: str, act: Callable[[str], _Result]) -> _Result:
         """What `act` returns for the path of `name` below /proc/PID; again where the thread that led there exited."""
-        path = self._path(name)
+        path = self._path(name) if name in _OPENED_IN_VAIN else name
         for tries_left in reversed(range(_TRIES)):
             before = path
             try:

@@ -13,6 +13,7 @@ from .process import Process
 
 _SYS_KCMP = {"x86_64": 312, "aarch64": 272}
 _KCMP_VM = 1
+_libc = ctypes.CDLL(None)
 
 
 def shares_parents_memory(process: Process) -> bool:
@@ -29,4 +30,4 @@ def shares_parents_memory(process: Process) -> bool:
             threads = process.living_thread(), other.living_thread()
     except LivepatchError:
         return False
-    return all(threads) and int(ctypes.CDLL(None).syscall(number, *threads, _KCMP_VM, 0, 0)) == 0
+    return all(threads) and int(_libc.syscall(number, *threads, _KCMP_VM, 0, 0)) == 0

@@ -192,11 +192,11 @@ def injected_calls(process: Process) -> Iterator[InjectedCalls]:
     Inside as_tracer(). Raises LivepatchError not_permitted, already_traced, process_gone, function_busy (for a second
     no thread could be stopped that stood on a stack of known bounds).
     """
-    gadgets = find_gadgets(process, process.maps())
+    mappings = process.maps()
+    gadgets = find_gadgets(process, mappings)
     xstate_size = arch.own_xstate_size()
     end = time.monotonic() + _PATIENCE
     while True:
-        mappings = process.maps()  # anew: stacks come and go
         for tid in _callers(process, mappings):
             patience = max(end - time.monotonic(), _SHORTEST_WAIT)
             with held_thread(process, tid, patience, plainly=True) as thread:
@@ -219,6 +219,7 @@ def injected_calls(process: Process) -> Iterator[InjectedCalls]:
                 "or the kernel made for it (coroutines, handlers, uninterruptible sleep)" % process,
             )
         time.sleep(_SHORTEST_WAIT)
+        mappings = process.maps()  # anew: stacks come and go
 
 
 def _may_not_leave(thread: HeldThread) -> bool:
@@ -277,6 +278,9 @@ def _callers(process: Process, mappings: list[Mapping]) -> Iterator[int]:
     filter confines. Last those in uninterruptible sleep, which do not stop. In portions: threads come and go.
     """
     threads = process.threads()
+    if len(threads) == 1:
+        yield threads[0]
+        return
     last: list[int] = []
     for some in range(0, len(threads), _CALLERS_AT_ONCE):
         ranked: list[tuple[bool, int, int, int]] = []

@@ -79,7 +79,7 @@ def hurry(pid: int) -> None:
 def _prepared() -> Iterator[None]:
     """Memory locked, no garbage collection, and sleeps as short as asked for (50 us longer by default)."""
     _lock_memory(os.getpid())
-    ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
+    _library().prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -110,4 +110,9 @@ def _lock_memory(_process: int) -> None:
 
     Once a process: a child does not inherit it (mlock(2)).
     """
-    ctypes.CDLL(None).mlockall(_MCL_CURRENT | _MCL_ONFAULT)
+    _library().mlockall(_MCL_CURRENT | _MCL_ONFAULT)
+
+
+@functools.lru_cache(maxsize=None)
+def _library() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
