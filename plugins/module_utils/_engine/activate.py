@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from .._errors import LivepatchError
 from .._patch.manifest import CONSISTENCIES
 from .._process.process import Process
+from .._ptrace.attach import check_traceable
 from .bindings import check_there
 from .changes import Change, changes, code_left, modified
 from .layers import GONE, MIXED, Layers, place_of
@@ -133,6 +134,8 @@ def _run(
     stopless = limits.consistency == "entry" and all(change.alone for change in switched)
     switch = "none" if not switched else "byte" if stopless else "stop"
     if pretend:
+        if switch == "stop":
+            check_traceable(process)
         return Switched(True, switch, 0, 0)
     writes = [change.write for change in switched]
     order = layers.next_order()

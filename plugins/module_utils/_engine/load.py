@@ -131,10 +131,10 @@ def loaded_before(process: Process, patch: Patch) -> Region | None:
     return region
 
 
-def clear_remains(process: Process, patch_id: str) -> bool:
+def clear_remains(process: Process, patch_id: str, pretend: bool = False) -> bool:
     """Take out what a tool that died while loading or unloading this patch left behind; True when there was something.
 
-    Raises LivepatchError.
+    `pretend`: only look. Raises LivepatchError.
     """
     mappings = process.maps()
     left = leftovers(mappings, find_regions(process.memory, mappings), patch_id)
@@ -145,7 +145,7 @@ def clear_remains(process: Process, patch_id: str) -> bool:
             "Use that version to take it out.",
         )
     files = left_open(process, patch_id)
-    if left or files:
+    if (left or files) and not pretend:
         unmap(process, [(mapping.start, mapping.end - mapping.start) for mapping in left], files)
     return bool(left or files)
 

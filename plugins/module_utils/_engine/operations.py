@@ -15,6 +15,7 @@ from .._patch.content import Patch
 from .._process.link_map import wait_until_linked
 from .._process.process import Process
 from .._process.selection import ObjectFinder, Selection, selected
+from .._ptrace.attach import check_callable, check_traceable
 from .activate import Limits, Switched, activate, deactivate
 from .choose_switch import BYTE, JUMP
 from .layers import Layers
@@ -44,12 +45,13 @@ def load_patch(
         if region is None or stray:
             if stray:
                 unload(process, manifest.id, _LOAD_TIMEOUT, pretend)
-            if not pretend:
-                clear_remains(process, manifest.id)
+            clear_remains(process, manifest.id, pretend)
             wait_until_linked(process, _LINK_TIMEOUT)
             prepared = prepare(process, patch, forms)
             outcome.changed = True
-            if not pretend:
+            if pretend:
+                check_callable(process)
+            else:
                 _region, outcome.hold_us = load(process, prepared)
 
     def undo(process: Process, _outcome: Outcome) -> None:
@@ -64,10 +66,13 @@ def unload_patch(patch_id: str, selection: Selection, timeout: float, pretend: b
 
     def step(process: Process, outcome: Outcome) -> None:
         held_us = unload(process, patch_id, timeout, pretend)
-        outcome.changed = held_us is not None
+        remains = clear_remains(process, patch_id, pretend)
+        outcome.changed = remains or held_us is not None
         if not pretend:
             outcome.hold_us = held_us or 0
-            outcome.changed = clear_remains(process, patch_id) or outcome.changed
+        elif outcome.changed:
+            check_callable(process)
+            check_traceable(process)
 
     return run(Operation(patch_id, selection, step, ABSENT, pretend, timeout))
 

@@ -13,6 +13,7 @@ from .._process.process import Process
 from .ptrace_requests import seize, suspend_seccomp
 
 _PF_EXITING, _PF_IO_WORKER, _PF_KTHREAD = 0x4, 0x10, 0x200000
+_CAP_SYS_ADMIN = 21
 
 
 def seize_thread(process: Process, tid: int, stat: list[str] | None = None) -> bool:
@@ -33,6 +34,31 @@ def seize_thread(process: Process, tid: int, stat: list[str] | None = None) -> b
     return True
 
 
+def check_traceable(process: Process) -> None:
+    """What stopping all its threads would be refused for, as far as that can be known without stopping any.
+
+    Raises LivepatchError already_traced, not_permitted, process_gone.
+    """
+    traced = [tid for tid in process.threads() if _tracer(process, tid)]
+    if traced:
+        raise _explain(process, traced[0], OSError(errno.EPERM, os.strerror(errno.EPERM)))
+
+
+def check_callable(process: Process) -> None:
+    """What letting any one thread make system calls would be refused for, known and raised as by check_traceable()."""
+    free = [tid for tid in process.threads() if not _tracer(process, tid)]
+    if not free:
+        check_traceable(process)
+    elif not may_suspend_filters() and all(is_confined(process, tid) for tid in free):
+        raise _filters_stand(process)
+
+
+def may_suspend_filters() -> bool:
+    """True when this process may suspend the seccomp filters of others (ptrace(2), PTRACE_O_SUSPEND_SECCOMP)."""
+    with Process(os.getpid()) as this:
+        return bool(int(this.status("CapEff") or "0", 16) >> _CAP_SYS_ADMIN & 1) and this.status("Seccomp") in ("", "0")
+
+
 def let_past_seccomp(process: Process, tid: int) -> bool:
     """From now on a stopped thread's calls are not judged by its seccomp filters; True when it has any.
 
@@ -45,14 +71,18 @@ def let_past_seccomp(process: Process, tid: int) -> bool:
         if error.errno in (errno.EPERM, errno.EINVAL):
             if not is_confined(process, tid):
                 return False
-            raise LivepatchError(
-                "not_permitted",
-                "%s confines itself with seccomp filters, and they may not be suspended here" % process,
-                "Run the task as root of the host, not in a container nor under a filter of its own "
-                "(PTRACE_O_SUSPEND_SECCOMP needs CAP_SYS_ADMIN there).",
-            ) from None
+            raise _filters_stand(process) from None
         raise _explain(process, tid, error) from None
     return is_confined(process, tid)
+
+
+def _filters_stand(process: Process) -> LivepatchError:
+    return LivepatchError(
+        "not_permitted",
+        "%s confines itself with seccomp filters, and they may not be suspended here" % process,
+        "Run the task as root of the host, not in a container nor under a filter of its own "
+        "(PTRACE_O_SUSPEND_SECCOMP needs CAP_SYS_ADMIN there).",
+    )
 
 
 def is_confined(process: Process, tid: int) -> bool:

@@ -16,6 +16,7 @@ from reports import only
 from snapshots import snapshot
 
 from module_utils._engine.activate import Limits
+from module_utils._engine.map_region import map_region
 from module_utils._engine.operations import (
     Outcome,
     activate_patch,
@@ -141,6 +142,21 @@ def test_pretending_changes_nothing(tmp_path: Path, program: Path) -> None:
                 done.state,
                 done.switch,
             )
+
+
+def test_pretending_to_clear_up(tmp_path: Path, program: Path) -> None:
+    """What a tool that died while loading left behind is seen in check mode, too, and taken out without."""
+    with Running(program) as running:
+        given = Fixture(tmp_path, program, running)
+        before = snapshot(running.pid)
+        with Process(running.pid) as process:
+            map_region(process, "fix", [((0x10000000, 4096, 1), b"half a header")])
+        left = snapshot(running.pid)
+        assert left != before
+        assert only(unload_patch("fix", given.chosen, 1.0, pretend=True)).changed
+        assert snapshot(running.pid) == left
+        assert given.unload("fix").changed
+        assert snapshot(running.pid) == before
 
 
 def test_wrong_order(tmp_path: Path, program: Path) -> None:

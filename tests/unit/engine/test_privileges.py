@@ -227,8 +227,9 @@ def test_another_tracer(made: tuple[Path, Patch], how: str) -> None:
             named = "process %d (debugger)" % tracer
             traced_by = tracers(running.pid)
             if how != "one thread":  # which leaves another one that can be asked, as is right
-                error = error_of(load_patch(patch, chosen))
-                assert (error["code"], named in error["message"]) == ("already_traced", True)
+                for pretend in (True, False):
+                    error = error_of(load_patch(patch, chosen, pretend=pretend))
+                    assert (error["code"], named in error["message"]) == ("already_traced", True)
                 assert snapshot(running.pid) == start
                 assert tracers(running.pid) == traced_by
         assert only(load_patch(patch, chosen, forms=("jump",))).error is None
@@ -238,7 +239,12 @@ def test_another_tracer(made: tuple[Path, Patch], how: str) -> None:
             traced_by = tracers(running.pid)
             facts: dict[str, Any] = next(one for one in gather([], "all")["processes"] if one["pid"] == running.pid)
             assert facts["patchable"] == (how == "one thread")
-            for outcome in (only(activate_patch("fix", chosen, limits)), only(unload_patch("fix", chosen, 0.1))):
+            for outcome in (
+                only(activate_patch("fix", chosen, limits, pretend=True)),
+                only(unload_patch("fix", chosen, 0.1, pretend=True)),
+                only(activate_patch("fix", chosen, limits)),
+                only(unload_patch("fix", chosen, 0.1)),
+            ):
                 assert outcome.error is not None
                 assert (outcome.error["code"], named in outcome.error["message"]) == ("already_traced", True)
                 assert "debugger" in outcome.error["remedy"]
