@@ -51,6 +51,7 @@ REMEDIES: dict[str, str] = {
     "path parts to drop.",
     "build_failed": "Make the build command work by itself in a copy of the source tree; its last lines are shown.",
     "artifact_missing": "Give 'artifact' as the path, relative to the tree, of the file that the build command makes.",
+    "cache_unusable": "Free some space there, or set CGL_LIVEPATCH_CACHE to a folder that can be written.",
     # building: refusals
     "not_in_object": "Nothing needs patching here: this object was not built from the code the diff changes.",
     "nothing_changed": "Nothing needs patching here: the diff makes no difference in this object.",

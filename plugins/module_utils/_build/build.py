@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import getpass
 import hashlib
-import os
-import subprocess
 
 from .._elf.header import MACHINES
 from .._elf.object_file import read_object_file
@@ -26,6 +24,7 @@ from .place_units import ArtifactSymbols
 from .prove_source import DeployedObject, deployed_object, differing_sections, mismatch
 from .read_change import Change, read_change
 from .request import BuildRefused, BuildRequest, BuildResult, Refusal, refuse
+from .run_compiler import version_text
 from .watch_build import Progress
 
 TOOL = "cgl.livepatch 0.1.0"
@@ -45,7 +44,7 @@ def build(request: BuildRequest, progress: Progress) -> BuildResult:
         if differing:
             raise BuildRefused([mismatch(artifact, deployed, differing)])
         symbols = ArtifactSymbols(artifact)
-        units = compile_changed_units(tree, change, symbols, (), progress)
+        units = compile_changed_units(tree, change, symbols, progress)
         assembly = _choose(request, units, symbols, deployed)
         if assembly.resolver.far_data():
             assembly = _through_table(request, change, units, assembly, progress)
@@ -67,14 +66,14 @@ def _through_table(
     An executable reaches them directly, for the linker makes copies of them in it; for one that the change uses for the
     first time there is no copy. (GCC manual, -mno-direct-extern-access; GCC 12, clang 17)
     """
+    changed = {(one.unit.source, one.unit.object_name): one for one in units.changes}
     try:
-        again = compile_changed_units(units.tree, change, near.artifact, _THROUGH_TABLE, progress)
+        again = compile_changed_units(units.tree, change, near.artifact, progress, _THROUGH_TABLE, frozenset(changed))
     except BuildRefused:
         raise
     except LivepatchError:
         # This compiler does not know the option: the refusal of what cannot be reached stands.
         return near
-    changed = {(one.unit.source, one.unit.object_name): one for one in units.changes}
     for one in again.changes:
         first = changed.get((one.unit.source, one.unit.object_name))
         if first is not None:
@@ -180,18 +179,11 @@ def _built_by(tree: BuiltTree, change: Change) -> dict[str, str]:
     return {
         "tool": TOOL,
         "by": getpass.getuser(),
-        "compiler": _first_line([tree.link.compiler, "--version"]),
-        "assembler": _first_line(["as", "--version"]),
+        "compiler": _first_line(tree.link.compiler),
+        "assembler": _first_line("as"),
         "change": digest.hexdigest(),
     }
 
 
-def _first_line(command: list[str]) -> str:
-    done = subprocess.run(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        check=False,
-        env={**os.environ, "LC_ALL": "C"},
-    )
-    return done.stdout.decode("utf-8", "replace").split("\n", 1)[0]
+def _first_line(program: str) -> str:
+    return version_text(program).split("\n", 1)[0]

@@ -1,74 +1,79 @@
 # Copyright (c) 2026 cgl.livepatch contributors
 # GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The original tree, built once and kept: by a digest of its files, the build command, environment and compilers.
+"""The original tree, built once and kept: an entry of the cache, by a digest of all that decides what it becomes.
 
-    CACHE/DIGEST/src/NAME       the built original tree (the path that debug information and __FILE__ show)
-    CACHE/DIGEST/original/NAME  the same, set aside while the changed tree stands in its place
-    CACHE/DIGEST/watch          wrappers and notes of the last build
-    CACHE/DIGEST/before         units compiled from the original tree
-    CACHE/DIGEST/record.json    what the build did; written last, so that a build that did not end is never believed
+    src/NAME       the built original tree (the path that debug information and __FILE__ show)
+    original/NAME  the same, set aside while the changed tree stands in its place
+    watch          wrappers and notes of the last build
+    before         units compiled from the original tree
+    after          units compiled from changed trees, a folder for each change
+    record.json    what the build did, and what it read as it was then; written last, so that a build that did not end
+                   is never believed
 
-Whoever comes next after a tool that died puts the original back, or builds again.
+Whoever comes next after a tool that died puts the original back, or builds again. What the build read outside of the
+tree (system headers, the compiler's own programs) is looked at each time: when that has changed, it is built again.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import hashlib
 import json
 import os
 import shutil
 import subprocess
-from dataclasses import dataclass
-from typing import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Iterator
 
 from .._errors import LivepatchError
+from .cache import PARTS, Entry, cache_folder, entry
 from .compile_command import CompileCommand
 from .dependencies import files_read
 from .link_inputs import Unit, find_link, linked_units
 from .read_change import Change, apply_change
 from .request import BuildRequest
+from .run_compiler import programs_of
+from .tree_key import file_state, tree_key
 from .watch_build import Progress, require_calls, run_watched
-
-_FORMAT = 2
-
-
-def cache_folder(asked: str) -> str:
-    """Where built trees are kept: as asked, else $CGL_LIVEPATCH_CACHE, else below the user's cache folder."""
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return os.path.abspath(asked or os.environ.get("CGL_LIVEPATCH_CACHE") or os.path.join(home, "cgl-livepatch"))
 
 
 @dataclass
 class BuiltTree:
     """A built original tree. `reads[n]`: the files in the tree that units[n] reads, relative to it."""
 
-    folder: str
+    entry: Entry
     tree: str
     request: BuildRequest
     artifact: str
     link: CompileCommand
     units: list[Unit]
-    reads: list[list[str]]
+    reads: list[list[str]] = field(default_factory=list)
+
+    @property
+    def before(self) -> str:
+        """The folder for units compiled from the original tree."""
+        return os.path.join(self.entry.folder, "before")
+
+    @property
+    def after(self) -> str:
+        """The folder for units compiled from changed trees."""
+        return os.path.join(self.entry.folder, PARTS)
 
     @contextlib.contextmanager
-    def changed(self, change: Change, lines: dict[str, bytes], rebuild: bool) -> Iterator[list[CompileCommand]]:
+    def changed(
+        self, change: Change, lines: dict[str, bytes], rebuild: bool, progress: Progress
+    ) -> Iterator[list[CompileCommand]]:
         """The changed tree in place of the original one, built again if asked; gives that build's compiler calls."""
-        holder, aside = os.path.dirname(self.tree), os.path.join(self.folder, "original")
-        fresh = os.path.join(self.folder, "changed")
+        holder, aside = os.path.dirname(self.tree), os.path.join(self.entry.folder, "original")
+        fresh = os.path.join(self.entry.folder, "changed")
         shutil.rmtree(fresh, ignore_errors=True)
         # Hard links are enough where nothing but the changed files is written.
-        _run(["cp", "-a" if rebuild else "-al", holder, fresh])
+        _run(["cp", "-a" if rebuild else "-al", holder, fresh], self.entry)
         apply_change(change, os.path.join(fresh, os.path.basename(self.tree)), lines)
         os.rename(holder, aside)
         os.rename(fresh, holder)
         try:
-            calls: list[CompileCommand] = []
-            if rebuild:
-                calls = _build(self.request, self.tree, self.folder)
-            yield calls
+            yield _build(self.request, self.tree, self.entry, progress) if rebuild else []
         finally:
             os.rename(holder, fresh)
             os.rename(aside, holder)
@@ -79,60 +84,91 @@ class BuiltTree:
 def built_tree(request: BuildRequest, progress: Progress) -> Iterator[BuiltTree]:
     """The built original tree of a request, from the cache or built now; nobody else touches it meanwhile.
 
-    Raises LivepatchError build_failed or artifact_missing.
+    Raises LivepatchError build_failed, artifact_missing or cache_unusable.
     """
-    folder = os.path.join(cache_folder(request.cache), _key(request))
-    os.makedirs(folder, exist_ok=True)
-    with open(folder + ".lock", "w", encoding="ascii") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        tree = os.path.join(folder, "src", os.path.basename(os.path.abspath(request.source)))
-        _repair(folder)
-        record = os.path.join(folder, "record.json")
-        if not os.path.exists(record):
+    with entry(cache_folder(request.cache), tree_key(request), progress) as own:
+        tree = os.path.join(own.folder, "src", os.path.basename(os.path.abspath(request.source)))
+        _repair(own.folder)
+        record = _Record(os.path.join(own.folder, "record.json"))
+        changed = record.changed_file()
+        if changed:
+            progress("%s is not what it was when the tree was built: building again" % changed)
+        if changed or not record.calls:
             progress("building the original tree")
-            _start(request, folder, tree)
-            calls = _build(request, tree, folder)
-            built = _understand(request, folder, tree, calls)
-            progress("asking what each of %d units reads" % len(built.units))
-            built.reads = files_read(built.units, tree)
-            _write_record(record, calls, built.reads)
+            _start(request, own, tree)
+            record = _Record(record.path)
+            record.calls = _build(request, tree, own, progress)
+            record.write()
         else:
             progress("using the built tree in %s" % tree)
-            calls, reads = _read_record(record)
-            built = _understand(request, folder, tree, calls)
-            built.reads = reads
+        built = _understand(request, own, tree, record.calls)
+        record.find_reads(built, progress)
         yield built
 
 
-def _key(request: BuildRequest) -> str:
-    digest = hashlib.sha256()
-    settings = [
-        _FORMAT,
-        request.configure_command,
-        request.build_command,
-        sorted(request.environment.items()),
-        request.artifact,
-    ]
-    path = request.environment.get("PATH", os.environ.get("PATH", os.defpath))
-    for name in ("cc", "gcc", "g++", "clang", "as", "ld"):
-        real = shutil.which(name, path=path)
-        if real:
-            state = os.stat(real)
-            settings.append([os.path.realpath(real), state.st_size, state.st_mtime_ns])
-    digest.update(json.dumps(settings).encode())
-    digest.update(os.path.basename(os.path.abspath(request.source)).encode("utf-8", "surrogateescape"))
-    for folder, folders, names in os.walk(request.source):
-        folders[:] = sorted(name for name in folders if name != ".git")
-        for name in sorted(names):
-            file = os.path.join(folder, name)
-            digest.update(b"\0" + os.path.relpath(file, request.source).encode("utf-8", "surrogateescape") + b"\0")
-            if os.path.islink(file):
-                digest.update(os.readlink(file).encode("utf-8", "surrogateescape"))
-            elif os.path.isfile(file):
-                digest.update(b"x" if os.access(file, os.X_OK) else b"-")
-                with open(file, "rb") as stream:
-                    digest.update(hashlib.sha256(stream.read()).digest())
-    return digest.hexdigest()[:20]
+class _Record:
+    """What is kept of a build: its compiler calls, what its units read, and the state of all files that counted."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.calls: list[CompileCommand] = []
+        self._reads: dict[str, list[str]] = {}
+        self._states: dict[str, list[int]] = {}
+        plain = read_json(path)
+        if plain:
+            self.calls = [CompileCommand.from_row(row) for row in plain["calls"]]
+            self._reads, self._states = plain["reads"], plain["states"]
+
+    def changed_file(self) -> str:
+        """The first file that is not what it was, "" when all are."""
+        return changed_file(self._states)
+
+    def find_reads(self, built: BuiltTree, progress: Progress) -> None:
+        """Tell a built tree what its units read; the compiler is asked where that is not known."""
+        names = ["%d %s" % (unit.command.order, unit.word) for unit in built.units]
+        unknown = [(name, unit) for name, unit in zip(names, built.units) if name not in self._reads]
+        if unknown:
+            progress("asking what each of %d units reads" % len(unknown))
+            units = [unit for _name, unit in unknown]
+            for (name, unit), reads in zip(unknown, files_read(units, built.tree, progress)):
+                self._reads[name] = list(reads.inside)
+                inside = [os.path.join(built.tree, path) for path in reads.inside]
+                programs = programs_of(unit.command.compiler)
+                linked = unit.object_name.partition("(")[0]  # of an archive's member, the archive
+                for path in (*inside, *reads.outside, *programs, linked):
+                    if path not in self._states:
+                        self._states[path] = file_state(path)
+            self._states[built.artifact] = file_state(built.artifact)
+            self.write()
+        built.reads = [self._reads[name] for name in names]
+
+    def write(self) -> None:
+        """Keep it."""
+        rows = [call.as_row() for call in self.calls]
+        write_json(self.path, {"calls": rows, "reads": self._reads, "states": self._states})
+
+
+def changed_file(states: dict[str, list[int]]) -> str:
+    """The first file that is not in the state it was in, "" when all are."""
+    return next((path for path, state in states.items() if file_state(path) != state), "")
+
+
+def read_json(path: str) -> Any:
+    """A record, None where there is none that can be read."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as stream:
+            return json.load(stream)
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def write_json(path: str, plain: object) -> None:
+    """Write a record, whole or not at all."""
+    with open(path + ".new", "w", encoding="utf-8", errors="surrogateescape") as stream:
+        json.dump(plain, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(path + ".new", path)
 
 
 def _repair(folder: str) -> None:
@@ -144,49 +180,40 @@ def _repair(folder: str) -> None:
     shutil.rmtree(os.path.join(folder, "changed"), ignore_errors=True)
 
 
-def _start(request: BuildRequest, folder: str, tree: str) -> None:
-    for name in os.listdir(folder):
-        shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
+def _start(request: BuildRequest, own: Entry, tree: str) -> None:
+    """Empty the entry, its record first, and copy the source tree into it."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(os.path.join(own.folder, "record.json"))
+    for name in os.listdir(own.folder):
+        path = os.path.join(own.folder, name)
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path)
+        else:
+            os.unlink(path)
     os.makedirs(os.path.dirname(tree))
-    _run(["cp", "-a", "--reflink=auto", os.path.abspath(request.source), tree])
+    _run(["cp", "-a", "--reflink=auto", os.path.abspath(request.source), tree], own)
 
 
-def _build(request: BuildRequest, tree: str, folder: str) -> list[CompileCommand]:
+def _build(request: BuildRequest, tree: str, own: Entry, progress: Progress) -> list[CompileCommand]:
     command = request.build_command
     if request.configure_command:
         # One shell each: a build command may start with variables of its own.
         command = "( %s\n) && ( %s\n)" % (request.configure_command, request.build_command)
-    calls = run_watched(tree, command, request.environment, os.path.join(folder, "watch"), "build command")
+    calls = run_watched(tree, command, request.environment, os.path.join(own.folder, "watch"), own.lock, progress)
     require_calls(calls, request.build_command)
     return calls
 
 
-def _understand(request: BuildRequest, folder: str, tree: str, calls: list[CompileCommand]) -> BuiltTree:
+def _understand(request: BuildRequest, own: Entry, tree: str, calls: list[CompileCommand]) -> BuiltTree:
     artifact = os.path.normpath(os.path.join(tree, request.artifact))
     if not os.path.isfile(artifact):
         raise LivepatchError("artifact_missing", "the build went well but made no file %s" % request.artifact)
     link = find_link(calls, artifact)
-    return BuiltTree(folder, tree, request, artifact, link, linked_units(calls, link), [])
+    return BuiltTree(own, tree, request, artifact, link, linked_units(calls, link))
 
 
-def _write_record(path: str, calls: list[CompileCommand], reads: list[list[str]]) -> None:
-    plain = {"calls": [[c.order, c.folder, c.compiler, c.arguments, c.settings] for c in calls], "reads": reads}
-    with open(path + ".new", "w", encoding="utf-8", errors="surrogateescape") as stream:
-        json.dump(plain, stream)
-    os.replace(path + ".new", path)
-
-
-def _read_record(path: str) -> tuple[list[CompileCommand], list[list[str]]]:
-    with open(path, encoding="utf-8", errors="surrogateescape") as stream:
-        plain = json.load(stream)
-    calls = [
-        CompileCommand(row[0], row[1], row[2], tuple(row[3]), tuple((name, value) for name, value in row[4]))
-        for row in plain["calls"]
-    ]
-    return calls, plain["reads"]
-
-
-def _run(command: list[str]) -> None:
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+def _run(command: list[str], own: Entry) -> None:
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, pass_fds=(own.lock,))
     if done.returncode:
-        raise LivepatchError("build_failed", "%s failed: %s" % (command[0], done.stdout.decode("utf-8", "replace")))
+        said = done.stdout.decode("utf-8", "replace")[-2000:]
+        raise LivepatchError("cache_unusable", "%s into %s failed: %s" % (command[0], own.folder, said))

@@ -11,20 +11,20 @@ do. The same holds for a changed prototype whose callers are all in the patch. (
 
 from __future__ import annotations
 
-import os
 import re
 
-from .._elf.object_file import SHT_DYNSYM, read_object_file
+from .._elf.object_file import SHT_DYNSYM
 from .._patch.content import TEXT
 from .._patch.manifest import ALL_ARGUMENTS
-from .atoms import Atom, Field, UnitCode
+from .atoms import Atom, Field
 from .changed_functions import UnitChange
-from .changed_units import ChangedUnits, is_clang
+from .changed_units import ChangedUnits
 from .choose_contents import PatchContents, calls_directly
-from .compile_units import compile_in_sections
 from .layout_of_types import changed_prototype, words
+from .link_inputs import Unit
 from .prove_source import DeployedObject
 from .request import Refusal
+from .run_compiler import is_clang
 
 # What comes in one register, in the words of the debug information: a pointer, an enumeration, or a size up to 8.
 _SCALAR = re.compile(r".* \*\Z|enum .*\Z|void\Z|(?!struct |union |class |typedef ).* [1248]\Z", re.DOTALL)
@@ -96,12 +96,13 @@ def argument_registers(units: ChangedUnits, change: UnitChange, atom: Atom) -> i
 def running_callers(units: ChangedUnits, contents: PatchContents) -> list[str]:
     """Replaced functions whose original was compiled knowing which registers another replaced function leaves alone."""
     replaced = {id(one.atom) for one in contents.replaced()}
-    found = []
-    for one in contents.replaced():
-        calls = any(id(f.atom) in replaced and f.atom is not one.atom for f in _calls(one.atom))
-        if calls and relies_on_registers(units, one.change, one.atom):
-            found.append(one.atom.name)
-    return found
+    callers = [
+        one
+        for one in contents.replaced()
+        if any(id(f.atom) in replaced and f.atom is not one.atom for f in _calls(one.atom))
+    ]
+    _compile_originals(units, [one.change for one in callers])
+    return [one.atom.name for one in callers if relies_on_registers(units, one.change, one.atom)]
 
 
 def bound_callers(units: ChangedUnits, contents: PatchContents) -> list[tuple[str, str]]:
@@ -118,17 +119,29 @@ def bound_callers(units: ChangedUnits, contents: PatchContents) -> list[tuple[st
 
 def relies_on_registers(units: ChangedUnits, change: UnitChange, atom: Atom) -> bool:
     """True when the original of this function was compiled with knowledge of what its callees do to registers."""
-    old = change.original(atom)
-    unit = next((u for u in units.tree.units if u.source == change.unit.source and u.word == change.unit.word), None)
-    if old is None or unit is None or is_clang(unit.command.compiler):
+    old, unit = change.original(atom), _original_unit(units, change)
+    if old is None or unit is None:
         return False
-    folder = os.path.join(units.tree.folder, "before")
-    digests = []
-    for options in ((), _WITHOUT_REGISTER_KNOWLEDGE):
-        path = compile_in_sections([unit], folder, options)[0]
-        code = UnitCode(read_object_file(path), path)
-        digests.append(code.digest(code.named[old.name]) if old.name in code.named else "")
+    digests = [
+        code.digest(code.named[old.name]) if old.name in code.named else ""
+        for options in ((), _WITHOUT_REGISTER_KNOWLEDGE)
+        for code in units.originals([unit], options)
+    ]
     return digests[0] != digests[1]
+
+
+def _compile_originals(units: ChangedUnits, changes: list[UnitChange]) -> None:
+    """What relies_on_registers will ask for, all at once."""
+    wanted = [_original_unit(units, change) for change in changes]
+    units.originals([unit for unit in wanted if unit is not None], _WITHOUT_REGISTER_KNOWLEDGE)
+
+
+def _original_unit(units: ChangedUnits, change: UnitChange) -> Unit | None:
+    """The unit in the original tree, None for a new one and for what Clang compiles, which has no such knowledge."""
+    if is_clang(change.unit.command.compiler):
+        return None
+    source, word = change.unit.source, change.unit.word
+    return next((unit for unit in units.tree.units if unit.source == source and unit.word == word), None)
 
 
 def _calls(atom: Atom) -> list[Field]:

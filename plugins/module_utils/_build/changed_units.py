@@ -5,26 +5,28 @@
 
 from __future__ import annotations
 
-import dataclasses
-import os
 import re
-import subprocess
 from dataclasses import dataclass, field
 
 from .._elf.object_file import SHN_UNDEF, ObjectFile, read_object_file
-from .._errors import LivepatchError
 from .atoms import UnitCode
 from .built_tree import BuiltTree
 from .changed_functions import UnitChange
-from .compile_command import CompileCommand, is_assembler
-from .compile_units import compile_in_sections, linked_object, require_same_object
+from .changed_tree import compile_after
+from .compile_units import (
+    AS_BUILT,
+    IN_SECTIONS,
+    Compilation,
+    compile_all,
+    linked_object,
+    require_same_object,
+    same_code,
+)
 from .debug_info import DebugInfo, read_debug_info
-from .dependencies import files_read
-from .line_numbers import keep_line_numbers
-from .link_inputs import Unit, find_link, linked_units
-from .place_units import ArtifactSymbols
+from .link_inputs import Unit
+from .place_units import ArtifactSymbols, PlacedUnit
 from .read_change import Change
-from .request import BuildRefused, Refusal, refuse
+from .request import refuse
 from .watch_build import Progress
 
 _NUMBERED = re.compile(r"\.\d+$")
@@ -38,6 +40,7 @@ class ChangedUnits:
     changes: list[UnitChange]
     debug_info: dict[int, tuple[DebugInfo, DebugInfo]] = field(default_factory=dict)
     _used_elsewhere: set[str] | None = None
+    _originals: dict[str, UnitCode] = field(default_factory=dict)
 
     def used_elsewhere(self, name: str) -> bool:
         """True when an unchanged unit of the artifact refers to a global name."""
@@ -46,9 +49,17 @@ class ChangedUnits:
             self._used_elsewhere = set()
             for unit in self.tree.units:
                 if unit.source not in changed:
-                    linked = linked_object(unit, os.path.join(self.tree.folder, "before"))
+                    linked = linked_object(unit, self.tree.before)
                     self._used_elsewhere |= {s.name for s in linked.symbols() if s.section == SHN_UNDEF}
         return name in self._used_elsewhere
+
+    def originals(self, units: list[Unit], options: tuple[str, ...]) -> list[UnitCode]:
+        """Original units compiled with these options more, each compiled and read once."""
+        wanted = [Compilation(unit, self.tree.before, (*IN_SECTIONS, *options)) for unit in units]
+        for path in compile_all(wanted):
+            if path not in self._originals:
+                self._originals[path] = UnitCode(read_object_file(path), path)
+        return [self._originals[one.path()] for one in wanted]
 
     def debug_info_of(self, change: UnitChange) -> tuple[DebugInfo, DebugInfo]:
         """The debug information of a unit before and after the change, read once."""
@@ -59,86 +70,55 @@ class ChangedUnits:
 
 
 def compile_changed_units(
-    tree: BuiltTree, change: Change, symbols: ArtifactSymbols, options: tuple[str, ...], progress: Progress
+    tree: BuiltTree,
+    change: Change,
+    symbols: ArtifactSymbols,
+    progress: Progress,
+    options: tuple[str, ...] = (),
+    also: frozenset[tuple[str, str]] = frozenset(),
 ) -> ChangedUnits:
-    """Compile what the change reaches, with these options more.
+    """Compile what the change reaches, with these options more, and keep the units that became other code.
 
-    Raises BuildRefused not_in_object, assembler_changed or lto_unsupported, LivepatchError build_failed.
+    `also`: (source, object name) of units that are kept in any case. Raises BuildRefused not_in_object,
+    assembler_changed, lto_unsupported or source_mismatch, LivepatchError build_failed.
     """
-    rebuild = change.needs_build()
-    reached = [unit for unit, reads in zip(tree.units, tree.reads) if set(reads) & set(change.files)]
-    if not reached and not rebuild:
-        names = sorted(change.files)
-        listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-        raise refuse(
-            "not_in_object",
-            "no source of %s reads a file that the change touches (%s)" % (tree.request.artifact, listed),
-        )
-    _require_plain_units(reached)
-    after_folder = os.path.join(tree.folder, "after")
-    os.makedirs(after_folder, exist_ok=True)
-    for name in os.listdir(after_folder):
-        if not options:
-            os.unlink(os.path.join(after_folder, name))
-    with tree.changed(change, _numbered_lines(tree, change), bool(rebuild)) as calls:
-        pairs: list[tuple[Unit, Unit | None]] = [(unit, unit) for unit in reached]
-        if rebuild:
-            progress("built the changed tree as well, because of %s" % ", ".join(rebuild[:3]))
-            pairs = _units_of_new_build(tree, calls, change)
-            _require_plain_units([new for new, _old in pairs])
-        progress("compiling %d of %d units of %s" % (len(pairs), len(tree.units), tree.request.artifact))
-        after = compile_in_sections([new for new, _old in pairs], after_folder, options)
-    before_folder = os.path.join(tree.folder, "before")
-    require_same_object([old for _new, old in pairs if old is not None], before_folder)
-    olds = [old for _new, old in pairs if old is not None]
-    before = dict(zip(map(id, olds), compile_in_sections(olds, before_folder, options)))
+    units = compile_after(tree, change, options, progress)
+    olds = [old for _new, old, _path in units if old is not None]
+    as_built = [Compilation(old, tree.before, AS_BUILT) for old in olds]
+    in_sections = [Compilation(old, tree.before, (*IN_SECTIONS, *options)) for old in olds]
+    paths = compile_all([*as_built, *in_sections], progress)
+    for original, path in zip(olds, paths):
+        require_same_object(original, path, tree.before)
+    before = dict(zip(map(id, olds), paths[len(olds) :]))
+    progress("comparing %d units" % len(units))
     found = ChangedUnits(tree, [])
-    for (new, old), path in zip(pairs, after):
-        placed, original = None, None
-        if old is not None:
-            linked = linked_object(old, before_folder)
-            _require_machine_code(linked, old)
-            same = [unit for unit in tree.units if unit.content is not None and unit.content == old.content]
-            placed = symbols.place(linked, max(len(same), 1), same.index(old) if old in same else 0)
-            if placed is None:
-                continue
-            original = UnitCode(read_object_file(before[id(old)]), before[id(old)])
-        found.changes.append(UnitChange(new, original, UnitCode(read_object_file(path), path), placed))
-    if not any(one.placed for one in found.changes):
+    equal: list[Unit] = []
+    for new, old, path in units:
+        if old is None:
+            found.changes.append(UnitChange(new, None, UnitCode(read_object_file(path), path), None))
+            continue
+        one, two = read_object_file(before[id(old)]), read_object_file(path)
+        if (new.source, new.object_name) not in also and same_code(one, two):
+            equal.append(old)
+            continue
+        placed = _placed(tree, symbols, old)
+        if placed is not None:
+            code = UnitCode(one, before[id(old)])
+            found.changes.append(UnitChange(new, code, UnitCode(two, path), placed))
+    linked = any(one.placed for one in found.changes) or any(_placed(tree, symbols, unit) for unit in equal)
+    if not linked:
         raise refuse("not_in_object", "the changed code is not linked into %s" % tree.request.artifact)
-    for one in found.changes:
-        _match_static_locals(found, one)
+    for change_of_unit in found.changes:
+        _match_static_locals(found, change_of_unit)
     return found
 
 
-def _numbered_lines(tree: BuiltTree, change: Change) -> dict[str, bytes]:
-    lines = {}
-    for name, new in change.files.items():
-        if new is not None and name not in change.added:
-            with open(os.path.join(tree.request.source, name), "rb") as stream:
-                lines[name] = keep_line_numbers(name, stream.read(), new)
-    return lines
-
-
-def _units_of_new_build(tree: BuiltTree, calls: list[CompileCommand], change: Change) -> list[tuple[Unit, Unit | None]]:
-    """Units of the changed tree's build that are new, read a changed file or are compiled otherwise; and the old."""
-    old_by_source: dict[str, list[Unit]] = {}
-    for unit in tree.units:
-        old_by_source.setdefault(unit.source, []).append(unit)
-    known = {call.output(): call for unit in tree.units for call in [unit.command]}
-    # What an incremental build did not compile again is as it was.
-    old_calls = [call for output, call in known.items() if output not in {new.output() for new in calls}]
-    merged = [dataclasses.replace(call, order=n) for n, call in enumerate([*old_calls, tree.link, *calls])]
-    units = linked_units(merged, find_link(merged, tree.artifact))
-    if not units:
-        raise LivepatchError("build_failed", "the changed tree's build linked nothing that it compiled")
-    found: list[tuple[Unit, Unit | None]] = []
-    for unit, reads in zip(units, files_read(units, tree.tree)):
-        olds = old_by_source.get(unit.source, [])
-        old = next((o for o in olds if o.object_name == unit.object_name), olds[0] if olds else None)
-        if old is None or set(reads) & set(change.files) or unit.command.arguments != old.command.arguments:
-            found.append((unit, old))
-    return found
+def _placed(tree: BuiltTree, symbols: ArtifactSymbols, unit: Unit) -> PlacedUnit | None:
+    """Where the link put a unit, None when it left it out."""
+    linked = linked_object(unit, tree.before)
+    _require_machine_code(linked, unit)
+    same = [other for other in tree.units if other.content is not None and other.content == unit.content]
+    return symbols.place(linked, max(len(same), 1), same.index(unit) if unit in same else 0)
 
 
 def _match_static_locals(units: ChangedUnits, change: UnitChange) -> None:
@@ -154,25 +134,6 @@ def _match_static_locals(units: ChangedUnits, change: UnitChange) -> None:
     change.after.rename({new: old or "new " + new for new, old in change.original_names.items()})
 
 
-def _require_plain_units(units: list[Unit]) -> None:
-    refusals = []
-    for unit in units:
-        if is_assembler(unit.source):
-            reason = "%s is assembler, and the change reaches it" % unit.word
-            refusals.append(Refusal("assembler_changed", "", unit.word, reason))
-        elif unit.command.uses_lto():
-            reason = "%s is compiled with link-time optimisation" % unit.word
-            refusals.append(Refusal("lto_unsupported", "", unit.word, reason))
-    if refusals:
-        raise BuildRefused(refusals)
-
-
 def _require_machine_code(linked: ObjectFile, unit: Unit) -> None:
     if any(section.name.startswith(".gnu.lto_") for section in linked.sections):
         raise refuse("lto_unsupported", "%s is compiled with link-time optimisation" % unit.word, file=unit.word)
-
-
-def is_clang(compiler: str) -> bool:
-    """True when a compiler calls itself clang."""
-    done = subprocess.run([compiler, "--version"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
-    return b"clang" in done.stdout

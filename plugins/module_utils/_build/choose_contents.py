@@ -98,10 +98,6 @@ class Chooser:
             self._chosen[id(atom)] = one = Included(change, atom, replaces)
             self.contents.included.append(one)
 
-    def is_included(self, atom: Atom) -> bool:
-        """True when the atom goes into the patch."""
-        return id(atom) in self._chosen
-
     def _changed_atom(self, change: UnitChange, atom: Atom) -> None:
         file = change.unit.word
         if atom.kind == THREAD_LOCAL:

@@ -12,6 +12,7 @@ import os
 import re
 import shlex
 from dataclasses import dataclass
+from typing import Any
 
 # The variables that change what a compiler makes (GCC manual, "Environment Variables Affecting GCC").
 HEEDED = (
@@ -79,17 +80,11 @@ _WITH_ARGUMENT = frozenset(
 _WRITES = re.compile(r"-(M|MM|MD|MMD|MG|MP|MV)$|-save-temps.*|-fstack-usage$|-fdump-.*|-gsplit-dwarf$|--coverage$")
 _SOURCE = re.compile(r"\.(c|cc|cp|cxx|cpp|CPP|c\+\+|C|i|ii|s|S|sx|m|mm)$")
 _ASSEMBLER = re.compile(r"\.(s|S|sx)$")
-_CPLUSPLUS = re.compile(r"\.(cc|cp|cxx|cpp|CPP|c\+\+|C|ii|mm)$")
 
 
 def is_assembler(path: str) -> bool:
     """True for the name of an assembler file."""
     return bool(_ASSEMBLER.search(path))
-
-
-def is_cplusplus(path: str) -> bool:
-    """True for the name of a C++ file."""
-    return bool(_CPLUSPLUS.search(path))
 
 
 @dataclass(frozen=True)
@@ -104,6 +99,16 @@ class CompileCommand:
     compiler: str
     arguments: tuple[str, ...]
     settings: tuple[tuple[str, str], ...] = ()
+
+    def as_row(self) -> list[object]:
+        """The call as JSON keeps it."""
+        return [self.order, self.folder, self.compiler, self.arguments, self.settings]
+
+    @staticmethod
+    def from_row(row: list[Any]) -> CompileCommand:
+        """The call that was kept as `as_row` gave it."""
+        settings = tuple((name, value) for name, value in row[4])
+        return CompileCommand(row[0], row[1], row[2], tuple(row[3]), settings)
 
     def environment(self) -> dict[str, str]:
         """The environment for doing it again; without a fixed date two compilations would differ by the time of day."""
@@ -197,8 +202,8 @@ class CompileCommand:
 def _expanded(arguments: tuple[str, ...] | list[str], folder: str, depth: int) -> list[str]:
     words: list[str] = []
     for word in arguments:
-        path = os.path.join(folder, word[1:])
-        if word.startswith("@") and depth < 8 and os.path.isfile(path):
+        path = os.path.join(folder, word[1:]) if word.startswith("@") else ""
+        if path and depth < 8 and os.path.isfile(path):
             with open(path, encoding="utf-8", errors="surrogateescape") as stream:
                 words += _expanded(shlex.split(stream.read()), folder, depth + 1)
         else:

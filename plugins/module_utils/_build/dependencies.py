@@ -1,52 +1,51 @@
 # Copyright (c) 2026 cgl.livepatch contributors
 # GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which files a unit reads: its own compile command, asked for a make rule (-M) in place of an object."""
+"""Which files a unit is made of: the compiler is asked (-M), not its sources guessed at."""
 
 from __future__ import annotations
 
 import os
 import re
-import subprocess
-from concurrent.futures import ThreadPoolExecutor
-from typing import Callable, Iterable, TypeVar
+from dataclasses import dataclass
 
 from .link_inputs import Unit
+from .run_compiler import in_parallel, run_compiler
+from .watch_build import Progress
 
-_In = TypeVar("_In")
-_Out = TypeVar("_Out")
 _WORD = re.compile(r"((?:\\[ #\\\n]|\$\$|[^\s\\]|\\(?=[^ #\\\n]))+)")
 
 
-def in_parallel(function: Callable[[_In], _Out], rows: Iterable[_In]) -> list[_Out]:
-    """function(row) for every row, as many at once as there are processors; results in order."""
-    with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
-        return list(pool.map(function, rows))
+@dataclass(frozen=True)
+class FilesRead:
+    """The files that a unit reads, sorted: `inside` the tree, relative to it, and `outside` of it, absolute."""
+
+    inside: tuple[str, ...]
+    outside: tuple[str, ...]
 
 
-def files_read(units: list[Unit], tree: str) -> list[list[str]]:
-    """For each unit, the paths relative to `tree` of the files inside it that the unit reads, sorted.
-
-    A unit whose command cannot be asked (an assembler file that needs no preprocessor) reads its source.
+def files_read(units: list[Unit], tree: str, progress: Progress | None = None) -> list[FilesRead]:
+    """What each unit reads. One whose command cannot be asked (an assembler file that needs no preprocessor) reads its
+    source.
     """
     real = os.path.realpath(tree) + os.sep
+    resolved: dict[str, str] = {}  # the same headers come again and again
 
-    def ask(unit: Unit) -> list[str]:
-        command = unit.command.for_source(unit.word, ["-M"])
-        done = subprocess.run(
-            command,
-            cwd=unit.command.folder,
-            env=unit.command.environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            check=False,
-        )
-        words = make_rule_words(done.stdout.decode("utf-8", "surrogateescape")) if done.returncode == 0 else []
-        paths = {os.path.realpath(os.path.join(unit.command.folder, word)) for word in [*words, unit.source]}
-        return sorted(path[len(real) :] for path in paths if path.startswith(real))
+    def path_of(folder: str, word: str) -> str:
+        path = os.path.join(folder, word)
+        known = resolved.get(path)
+        if known is None:
+            known = resolved[path] = os.path.realpath(path)
+        return known
 
-    return in_parallel(ask, units)
+    def ask(unit: Unit) -> FilesRead:
+        status, rule = run_compiler(unit, ["-M"], False)
+        words = make_rule_words(rule.decode("utf-8", "surrogateescape")) if status == 0 else []
+        paths = {path_of(unit.command.folder, word) for word in [*words, unit.source]}
+        inside = tuple(sorted(path[len(real) :] for path in paths if path.startswith(real)))
+        return FilesRead(inside, tuple(sorted(path for path in paths if not path.startswith(real))))
+
+    return in_parallel(ask, units, "units asked what they read", progress)
 
 
 def make_rule_words(rule: str) -> list[str]:

@@ -10,6 +10,8 @@ object was compiled and which of them were linked into what. A build that names 
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import re
 import shutil
@@ -19,18 +21,29 @@ from typing import Callable
 from .._errors import LivepatchError
 from .compile_command import HEEDED, CompileCommand
 
+# A callback that tells a person what is being done.
+Progress = Callable[[str], None]
+
 _COMPILER = re.compile(r"(.*-)?(gcc|g\+\+|cc|c\+\+|c89|c99|clang|clang\+\+)(-[0-9.]+)?$")
 _LAST_LINES, _LONGEST_LINE = 25, 300
+_FULL = "Free space in the cache and in the folder for temporary files, or set CGL_LIVEPATCH_CACHE to another folder."
 
-# One file a call. $$ alone can come round again in a long build; printf (no special builtin) may fail without an exit.
+_SECONDS_BETWEEN_REPORTS = 15.0
+
+# One file a call. $$ alone can come round again in a long build; true (no special builtin) may fail without an exit.
+# A call that cannot be noted is not made: the build would go well, and seem to lack what it compiled.
 _SCRIPT = """#!/bin/sh
 # Notes this call of a compiler for livepatch_build, then makes it.
 set -C
 n=0
-while ! printf '%%s\\0' "$(pwd -P)" %(real)s %(settings)s "$@" 2>/dev/null > %(notes)s/"$$-$n"; do
+while ! true 2>/dev/null > %(notes)s/"$$-$n"; do
   n=$((n + 1))
-  [ "$n" -lt 10000 ] || break
+  if [ "$n" -gt 1000 ]; then
+    echo "livepatch_build: no note of this call can be made in" %(notes)s >&2
+    exit 125
+  fi
 done
+printf '%%s\\0' "$(pwd -P)" %(real)s %(settings)s "$@" >| %(notes)s/"$$-$n" || exit 125
 exec %(real)s "$@"
 """
 
@@ -42,28 +55,40 @@ def install_wrappers(folder: str, notes: str, path: str) -> int:
     """
     os.makedirs(folder)
     os.makedirs(notes)
-    count = 0
     settings = " ".join('"${%s-}"' % name for name in HEEDED)
+    found = compilers_on(path)
+    for name, real in found.items():
+        wrapper = os.path.join(folder, name)
+        with open(wrapper, "w", encoding="utf-8") as stream:
+            stream.write(_SCRIPT % {"real": _quoted(real), "notes": _quoted(notes), "settings": settings})
+        os.chmod(wrapper, 0o700)
+    return len(found)
+
+
+def compilers_on(path: str) -> dict[str, str]:
+    """The compilers that a shell with this $PATH finds: name -> path."""
+    found: dict[str, str] = {}
     for directory in path.split(os.pathsep):
-        if not os.path.isdir(directory):
-            continue
-        for name in sorted(os.listdir(directory)):
+        for name in sorted(os.listdir(directory)) if os.path.isdir(directory) else []:
             real = os.path.join(directory, name)
-            wrapper = os.path.join(folder, name)
-            if not _COMPILER.match(name) or not os.access(real, os.X_OK) or os.path.exists(wrapper):
-                continue
-            with open(wrapper, "w", encoding="utf-8") as stream:
-                stream.write(_SCRIPT % {"real": _quoted(real), "notes": _quoted(notes), "settings": settings})
-            os.chmod(wrapper, 0o700)
-            count += 1
-    return count
+            if name not in found and _COMPILER.match(name) and os.access(real, os.X_OK):
+                found[name] = real
+    return found
 
 
-def run_watched(tree: str, command: str, environment: dict[str, str], work: str, what: str) -> list[CompileCommand]:
+def run_watched(
+    tree: str,
+    command: str,
+    environment: dict[str, str],
+    work: str,
+    lock: int | None = None,
+    progress: Progress | None = None,
+) -> list[CompileCommand]:
     """Run a shell command in `tree` and return the compiler calls it made, in the order in which they began.
 
-    `work` is a folder for wrappers, notes and log, emptied first. Raises LivepatchError build_failed with the last
-    lines of the output when the command fails.
+    `work` is a folder for wrappers, notes and log, emptied first. `lock` is a file descriptor that the command
+    inherits: what it locks stays locked as long as something of the command runs, though we may be killed. Raises
+    LivepatchError build_failed with the last lines of the output when the command fails.
     """
     shutil.rmtree(work, ignore_errors=True)
     os.makedirs(work)
@@ -74,19 +99,32 @@ def run_watched(tree: str, command: str, environment: dict[str, str], work: str,
     settings["PATH"] = folder + os.pathsep + settings.get("PATH", os.defpath)
     log = os.path.join(work, "log")
     with open(log, "wb") as stream:
-        done = subprocess.run(
+        process = subprocess.Popen(
             ["/bin/sh", "-c", command],
             cwd=tree,
             env=settings,
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,
-            check=False,
+            pass_fds=() if lock is None else (lock,),
         )
-    if done.returncode:
+    try:
+        status = None
+        while status is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                status = process.wait(_SECONDS_BETWEEN_REPORTS)
+            if status is None and progress:
+                progress("the build command runs; it has called compilers %d times" % len(os.listdir(notes)))
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    if status:
+        said = last_lines(log)
         raise LivepatchError(
             "build_failed",
-            "the %s (%s) failed with status %d:\n%s" % (what, command, done.returncode, last_lines(log)),
+            "the build command (%s) failed with status %d:\n%s" % (command, status, said),
+            _FULL if os.strerror(errno.ENOSPC) in said else None,
         )
     return read_notes(notes)
 
@@ -104,9 +142,10 @@ def read_notes(notes: str) -> list[CompileCommand]:
     for name in os.listdir(notes):
         path = os.path.join(notes, name)
         with open(path, "rb") as stream:
-            words = stream.read().decode("utf-8", "surrogateescape").split("\0")[:-1]
-        if len(words) >= 2 + len(HEEDED):
-            found.append((os.stat(path).st_mtime_ns, name, words))
+            words = stream.read().decode("utf-8", "surrogateescape").split("\0")
+            found.append((os.fstat(stream.fileno()).st_mtime_ns, name, words[:-1]))
+        if len(words) < 3 + len(HEEDED) or words[-1]:
+            raise LivepatchError("build_failed", "the note of a compiler call was cut short: %s" % path, _FULL)
     found.sort()
     return [_call(order, words) for order, (_when, _name, words) in enumerate(found)]
 
@@ -126,10 +165,6 @@ def require_calls(calls: list[CompileCommand], command: str) -> None:
             "build names its compiler by an absolute path" % command,
             "Give a source tree that is not built yet, and name the compiler without a folder (CC=gcc).",
         )
-
-
-# A callback that tells a person what is being done.
-Progress = Callable[[str], None]
 
 
 def _quoted(path: str) -> str:

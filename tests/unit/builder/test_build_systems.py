@@ -34,7 +34,7 @@ def test_wrapper_notes_every_word(tmp_path: Path) -> None:
     tree.mkdir()
     command = "gcc -E -x c -D'A=\"b c\"' -D'X=1\n2' /dev/null >/dev/null\n"
     command += "for i in 1 2 3 4 5 6 7 8; do cc --version >/dev/null & done; wait"
-    calls = run_watched(str(tree), command, {}, str(work), "build command")
+    calls = run_watched(str(tree), command, {}, str(work))
     assert calls[0].folder == str(tree)
     assert calls[0].arguments == ("-E", "-x", "c", '-DA="b c"', "-DX=1\n2", "/dev/null")
     assert os.path.basename(calls[0].compiler) == "gcc"
