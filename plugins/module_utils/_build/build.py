@@ -13,11 +13,12 @@ import subprocess
 from .._elf.header import MACHINES
 from .._elf.object_file import read_object_file
 from .._errors import LivepatchError
-from .._patch.content import TEXT, Patch
+from .._patch.content import Patch
 from .._patch.writer import patch_bytes
 from .assemble_patch import PatchAssembly
 from .built_tree import BuiltTree, built_tree
 from .calling_contract import bound_callers, check_prototypes, relies_on_registers, running_callers
+from .changed_functions import is_function
 from .changed_units import ChangedUnits, compile_changed_units
 from .choose_contents import Chooser, PatchContents
 from .layout_of_types import changed_layouts
@@ -123,7 +124,7 @@ def _layout_refusals(units: ChangedUnits) -> list[Refusal]:
     """One refusal a type, for the first file that shows it."""
     refusals: dict[str, Refusal] = {}
     for change in units.changes:
-        functions = [atom.name for atom in change.changed() if atom.kind == TEXT]
+        functions = [atom.name for atom in change.after.atoms if is_function(atom) and change.differs(atom)]
         if functions and change.before is not None:
             before, after = units.debug_info_of(change)
             for refusal in changed_layouts(change, before, after, functions):

@@ -15,7 +15,8 @@ from .dependencies import in_parallel
 from .link_inputs import Unit
 from .request import refuse
 
-_IN_SECTIONS = ["-ffunction-sections", "-fdata-sections", "-g"]
+# Debug information as it is read here, whatever else the build asks for.
+_IN_SECTIONS = ["-ffunction-sections", "-fdata-sections", "-g", "-gz=none", "-fno-debug-types-section"]
 
 
 def compile_in_sections(units: list[Unit], folder: str, options: tuple[str, ...] = ()) -> list[str]:
