@@ -20,7 +20,8 @@ from .built_tree import BuiltTree, built_tree
 from .calling_contract import bound_callers, check_prototypes, relies_on_registers, running_callers
 from .changed_functions import is_function
 from .changed_units import ChangedUnits, compile_changed_units
-from .choose_contents import Chooser, PatchContents
+from .choose_contents import Chooser
+from .endless import endless_functions
 from .layout_of_types import changed_layouts
 from .listing import listing
 from .place_units import ArtifactSymbols
@@ -96,7 +97,8 @@ def _through_table(
 def _finish(change: Change, assembly: PatchAssembly) -> BuildResult:
     request, units, contents = assembly.request, assembly.units, assembly.contents
     refusals, inside = check_prototypes(units, contents, assembly.deployed)
-    refusals = _explained(units, contents) + _layout_refusals(units) + refusals
+    endless = endless_functions(contents, assembly.artifact, units.tree.artifact)
+    refusals = _explained(units, contents.refusals + endless) + _layout_refusals(units) + refusals
     if refusals:
         raise BuildRefused(refusals)
     if not contents.replaced() and not contents.changed_data:
@@ -132,10 +134,10 @@ def _layout_refusals(units: ChangedUnits) -> list[Refusal]:
     return list(refusals.values())
 
 
-def _explained(units: ChangedUnits, contents: PatchContents) -> list[Refusal]:
-    """The refusals of the contents; of main it is said when it may have changed for its callees' registers only."""
+def _explained(units: ChangedUnits, found: list[Refusal]) -> list[Refusal]:
+    """The same refusals; of what never returns it is said when it may have changed for its callees' registers only."""
     refusals = []
-    for refusal in contents.refusals:
+    for refusal in found:
         change = next((one for one in units.changes if one.unit.word == refusal.file), None)
         if refusal.code == "entry_changed" and change is not None:
             atom = change.after.named[refusal.symbol]
@@ -144,7 +146,7 @@ def _explained(units: ChangedUnits, contents: PatchContents) -> list[Refusal]:
                     refusal.code,
                     refusal.symbol,
                     refusal.file,
-                    "the code of main changes, and main is not entered again; maybe only because GCC compiled it "
+                    refusal.reason + "; its code changes maybe only because GCC compiled it "
                     "knowing which registers the changed functions in its file leave alone",
                     "Restart into the new version; compiled with -fno-ipa-ra, the program could be patched.",
                 )

@@ -74,7 +74,7 @@ def compile_changed_units(
             "not_in_object",
             "no source of %s reads a file that the change touches (%s)" % (tree.request.artifact, listed),
         )
-    _require_plain_units(reached)
+    _require_plain_units(tree, reached)
     after_folder = os.path.join(tree.folder, "after")
     os.makedirs(after_folder, exist_ok=True)
     for name in os.listdir(after_folder):
@@ -85,7 +85,7 @@ def compile_changed_units(
         if rebuild:
             progress("built the changed tree as well, because of %s" % ", ".join(rebuild[:3]))
             pairs = _units_of_new_build(tree, calls, change)
-            _require_plain_units([new for new, _old in pairs])
+            _require_plain_units(tree, [new for new, _old in pairs])
         progress("compiling %d of %d units of %s" % (len(pairs), len(tree.units), tree.request.artifact))
         after = compile_in_sections([new for new, _old in pairs], after_folder, options)
     before_folder = os.path.join(tree.folder, "before")
@@ -154,15 +154,20 @@ def _match_static_locals(units: ChangedUnits, change: UnitChange) -> None:
     change.after.rename({new: old or "new " + new for new, old in change.original_names.items()})
 
 
-def _require_plain_units(units: list[Unit]) -> None:
+def _require_plain_units(tree: BuiltTree, units: list[Unit]) -> None:
+    """With link-time optimisation anywhere in an object, the linker may have put any function into any other."""
     refusals = []
     for unit in units:
         if is_assembler(unit.source):
             reason = "%s is assembler, and the change reaches it" % unit.word
             refusals.append(Refusal("assembler_changed", "", unit.word, reason))
-        elif unit.command.uses_lto():
-            reason = "%s is compiled with link-time optimisation" % unit.word
-            refusals.append(Refusal("lto_unsupported", "", unit.word, reason))
+    optimised = [unit.word for unit in [*units, *tree.units] if unit.command.uses_lto()]
+    if optimised:
+        reason = "%s is compiled with link-time optimisation, and linked into %s" % (
+            optimised[0],
+            tree.request.artifact,
+        )
+        refusals.append(Refusal("lto_unsupported", "", optimised[0], reason))
     if refusals:
         raise BuildRefused(refusals)
 
