@@ -23,11 +23,12 @@ from .changed_units import ChangedUnits, compile_changed_units
 from .choose_contents import Chooser
 from .endless import endless_functions
 from .layout_of_types import changed_layouts
-from .listing import listing
+from .listing import listings
 from .place_units import ArtifactSymbols
 from .prove_source import DeployedObject, deployed_object, differing_sections, mismatch
 from .read_change import Change, read_change
 from .request import BuildRefused, BuildRequest, BuildResult, Refusal, refuse
+from .review import review
 from .watch_build import Progress
 
 TOOL = "cgl.livepatch 0.1.0"
@@ -115,11 +116,12 @@ def _finish(change: Change, assembly: PatchAssembly) -> BuildResult:
         warnings.append("the patch needs consistency quiescent: no thread may be inside an old function meanwhile")
     arch = MACHINES.get(assembly.deployed.file.machine, "machine %d" % assembly.deployed.file.machine)
     patch = assembly.assemble(_built_by(units.tree, change), arch, bool(warnings))
+    warnings += review(units, contents, change, assembly.resolver.dynamic.is_library)
     if assembly.refusals:
         raise BuildRefused(assembly.refusals)
     raw = patch_bytes(patch)
-    listings = [listing(one) for one in contents.replaced()] if request.want_listings else []
-    return BuildResult(raw, summary(patch, raw, tuple(warnings)), tuple(warnings), tuple(listings))
+    shown = listings(contents, patch.manifest.data) if request.want_listings else []
+    return BuildResult(raw, summary(patch, raw, tuple(warnings)), tuple(warnings), tuple(shown))
 
 
 def _layout_refusals(units: ChangedUnits) -> list[Refusal]:

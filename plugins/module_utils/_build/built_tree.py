@@ -43,7 +43,10 @@ def cache_folder(asked: str) -> str:
 
 @dataclass
 class BuiltTree:
-    """A built original tree. `reads[n]`: the files in the tree that units[n] reads, relative to it."""
+    """A built original tree. `reads[n]`: the files in the tree that units[n] reads, relative to it.
+
+    `calls`: all compiler calls of the build, those for other artifacts too.
+    """
 
     folder: str
     tree: str
@@ -52,6 +55,7 @@ class BuiltTree:
     link: CompileCommand
     units: list[Unit]
     reads: list[list[str]]
+    calls: list[CompileCommand]
 
     @contextlib.contextmanager
     def changed(self, change: Change, lines: dict[str, bytes], rebuild: bool) -> Iterator[list[CompileCommand]]:
@@ -166,7 +170,7 @@ def _understand(request: BuildRequest, folder: str, tree: str, calls: list[Compi
     if not os.path.isfile(artifact):
         raise LivepatchError("artifact_missing", "the build went well but made no file %s" % request.artifact)
     link = find_link(calls, artifact)
-    return BuiltTree(folder, tree, request, artifact, link, linked_units(calls, link), [])
+    return BuiltTree(folder, tree, request, artifact, link, linked_units(calls, link), [], calls)
 
 
 def _write_record(path: str, calls: list[CompileCommand], reads: list[list[str]]) -> None:
