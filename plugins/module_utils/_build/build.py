@@ -11,19 +11,22 @@ import hashlib
 from .._elf.header import MACHINES
 from .._elf.object_file import read_object_file
 from .._errors import LivepatchError
-from .._patch.content import TEXT, Patch
+from .._patch.content import Patch
 from .._patch.writer import patch_bytes
 from .assemble_patch import PatchAssembly
 from .built_tree import BuiltTree, built_tree
 from .calling_contract import bound_callers, check_prototypes, relies_on_registers, running_callers
+from .changed_functions import is_function
 from .changed_units import ChangedUnits, compile_changed_units
-from .choose_contents import Chooser, PatchContents
+from .choose_contents import Chooser
+from .endless import endless_functions
 from .layout_of_types import changed_layouts
-from .listing import listing
+from .listing import listings
 from .place_units import ArtifactSymbols
 from .prove_source import DeployedObject, deployed_object, differing_sections, mismatch
 from .read_change import Change, read_change
 from .request import BuildRefused, BuildRequest, BuildResult, Refusal, refuse
+from .review import review
 from .run_compiler import version_text
 from .watch_build import Progress
 
@@ -94,7 +97,8 @@ def _through_table(
 def _finish(change: Change, assembly: PatchAssembly) -> BuildResult:
     request, units, contents = assembly.request, assembly.units, assembly.contents
     refusals, inside = check_prototypes(units, contents, assembly.deployed)
-    refusals = _explained(units, contents) + _layout_refusals(units) + refusals
+    endless = endless_functions(contents, assembly.artifact, units.tree.artifact)
+    refusals = _explained(units, contents.refusals + endless) + _layout_refusals(units) + refusals
     if refusals:
         raise BuildRefused(refusals)
     if not contents.replaced() and not contents.changed_data:
@@ -111,18 +115,19 @@ def _finish(change: Change, assembly: PatchAssembly) -> BuildResult:
         warnings.append("the patch needs consistency quiescent: no thread may be inside an old function meanwhile")
     arch = MACHINES.get(assembly.deployed.file.machine, "machine %d" % assembly.deployed.file.machine)
     patch = assembly.assemble(_built_by(units.tree, change), arch, bool(warnings))
+    warnings += review(units, contents, change, assembly.resolver.dynamic.is_library)
     if assembly.refusals:
         raise BuildRefused(assembly.refusals)
     raw = patch_bytes(patch)
-    listings = [listing(one) for one in contents.replaced()] if request.want_listings else []
-    return BuildResult(raw, summary(patch, raw, tuple(warnings)), tuple(warnings), tuple(listings))
+    shown = listings(contents, patch.manifest.data) if request.want_listings else []
+    return BuildResult(raw, summary(patch, raw, tuple(warnings)), tuple(warnings), tuple(shown))
 
 
 def _layout_refusals(units: ChangedUnits) -> list[Refusal]:
     """One refusal a type, for the first file that shows it."""
     refusals: dict[str, Refusal] = {}
     for change in units.changes:
-        functions = [atom.name for atom in change.changed() if atom.kind == TEXT]
+        functions = [atom.name for atom in change.after.atoms if is_function(atom) and change.differs(atom)]
         if functions and change.before is not None:
             before, after = units.debug_info_of(change)
             for refusal in changed_layouts(change, before, after, functions):
@@ -130,10 +135,10 @@ def _layout_refusals(units: ChangedUnits) -> list[Refusal]:
     return list(refusals.values())
 
 
-def _explained(units: ChangedUnits, contents: PatchContents) -> list[Refusal]:
-    """The refusals of the contents; of main it is said when it may have changed for its callees' registers only."""
+def _explained(units: ChangedUnits, found: list[Refusal]) -> list[Refusal]:
+    """The same refusals; of what never returns it is said when it may have changed for its callees' registers only."""
     refusals = []
-    for refusal in contents.refusals:
+    for refusal in found:
         change = next((one for one in units.changes if one.unit.word == refusal.file), None)
         if refusal.code == "entry_changed" and change is not None:
             atom = change.after.named[refusal.symbol]
@@ -142,7 +147,7 @@ def _explained(units: ChangedUnits, contents: PatchContents) -> list[Refusal]:
                     refusal.code,
                     refusal.symbol,
                     refusal.file,
-                    "the code of main changes, and main is not entered again; maybe only because GCC compiled it "
+                    refusal.reason + "; its code changes maybe only because GCC compiled it "
                     "knowing which registers the changed functions in its file leave alone",
                     "Restart into the new version; compiled with -fno-ipa-ra, the program could be patched.",
                 )

@@ -39,7 +39,10 @@ from .watch_build import Progress, require_calls, run_watched
 
 @dataclass
 class BuiltTree:
-    """A built original tree. `reads[n]`: the files in the tree that units[n] reads, relative to it."""
+    """A built original tree. `reads[n]`: the files in the tree that units[n] reads, relative to it.
+
+    `calls`: all compiler calls of the build, those for other artifacts too.
+    """
 
     entry: Entry
     tree: str
@@ -47,6 +50,7 @@ class BuiltTree:
     artifact: str
     link: CompileCommand
     units: list[Unit]
+    calls: list[CompileCommand]
     reads: list[list[str]] = field(default_factory=list)
 
     @property
@@ -209,7 +213,7 @@ def _understand(request: BuildRequest, own: Entry, tree: str, calls: list[Compil
     if not os.path.isfile(artifact):
         raise LivepatchError("artifact_missing", "the build went well but made no file %s" % request.artifact)
     link = find_link(calls, artifact)
-    return BuiltTree(own, tree, request, artifact, link, linked_units(calls, link))
+    return BuiltTree(own, tree, request, artifact, link, linked_units(calls, link), calls)
 
 
 def _run(command: list[str], own: Entry) -> None:

@@ -19,7 +19,7 @@ from .._patch.manifest import ALL_ARGUMENTS
 from .atoms import Atom, Field
 from .changed_functions import UnitChange
 from .changed_units import ChangedUnits
-from .choose_contents import PatchContents, calls_directly
+from .choose_contents import Included, PatchContents, calls, calls_directly
 from .layout_of_types import changed_prototype, words
 from .link_inputs import Unit
 from .prove_source import DeployedObject
@@ -28,6 +28,8 @@ from .run_compiler import is_clang
 
 # What comes in one register, in the words of the debug information: a pointer, an enumeration, or a size up to 8.
 _SCALAR = re.compile(r".* \*\Z|enum .*\Z|void\Z|(?!struct |union |class |typedef ).* [1248]\Z", re.DOTALL)
+# Sections that say where functions are to whoever unwinds or traces them, and from which nobody calls.
+_NO_POINTERS = (".eh_frame", "__patchable_function_entries", "__mcount_loc")
 _WITHOUT_REGISTER_KNOWLEDGE = ("-fno-ipa-ra",)
 
 
@@ -55,6 +57,7 @@ def check_prototypes(
                 and any(f.atom is None and f.name == one.atom.name for f in user.fields)
                 and id(other.owner(user)) not in chosen
             ]
+        outside += _address_takers(units, one)
         if one.atom.name in exported and outside == []:
             outside.append("whoever finds it by its name")
         if outside:
@@ -70,6 +73,23 @@ def check_prototypes(
         else:
             inside.append(one.atom.name)
     return refusals, inside
+
+
+def _address_takers(units: ChangedUnits, one: Included) -> list[str]:
+    """Who takes the address of a function, before or after: whoever got it from them calls it in the old way."""
+    found = set()
+    for change in units.changes:
+        for code in (change.before, change.after):
+            for user in code.atoms if code is not None else ():
+                if user.section.startswith(_NO_POINTERS):
+                    continue
+                for reference in user.fields:
+                    target = reference.atom
+                    name = target.name if target is not None else reference.name
+                    own = change is one.change or not one.atom.local
+                    if name in one.atom.names and own and not calls(user, reference):
+                        found.add("whoever gets its address from %s" % (user.name or user.parent or "a table"))
+    return sorted(found)
 
 
 def argument_registers(units: ChangedUnits, change: UnitChange, atom: Atom) -> int:

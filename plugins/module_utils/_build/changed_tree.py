@@ -44,7 +44,7 @@ def compile_after(
             "not_in_object",
             "no source of %s reads a file that the change touches (%s)" % (tree.request.artifact, listed),
         )
-    _require_plain_units(reached)
+    _require_plain_units(tree, reached)
     lines = _numbered_lines(tree, change)
     folder = os.path.join(tree.after, _digest(tree, change, lines))
     record = os.path.join(folder, "record.json")
@@ -63,7 +63,7 @@ def compile_after(
         pairs = [(unit, unit) for unit in reached]
         if rebuild:
             pairs = _units_of_new_build(tree, calls, change)
-            _require_plain_units([new for new, _old in pairs])
+            _require_plain_units(tree, [new for new, _old in pairs])
         progress("compiling %d of %d units of %s" % (len(pairs), len(tree.units), tree.request.artifact))
         paths = compile_all([Compilation(new, folder, (*IN_SECTIONS, *options)) for new, _old in pairs], progress)
         states = {
@@ -132,14 +132,19 @@ def _units_of_new_build(tree: BuiltTree, calls: list[CompileCommand], change: Ch
     return found
 
 
-def _require_plain_units(units: list[Unit]) -> None:
+def _require_plain_units(tree: BuiltTree, units: list[Unit]) -> None:
+    """With link-time optimisation anywhere in an object, the linker may have put any function into any other."""
     refusals = []
     for unit in units:
         if is_assembler(unit.source):
             reason = "%s is assembler, and the change reaches it" % unit.word
             refusals.append(Refusal("assembler_changed", "", unit.word, reason))
-        elif unit.command.uses_lto():
-            reason = "%s is compiled with link-time optimisation" % unit.word
-            refusals.append(Refusal("lto_unsupported", "", unit.word, reason))
+    optimised = [unit.word for unit in [*units, *tree.units] if unit.command.uses_lto()]
+    if optimised:
+        reason = "%s is compiled with link-time optimisation, and linked into %s" % (
+            optimised[0],
+            tree.request.artifact,
+        )
+        refusals.append(Refusal("lto_unsupported", "", optimised[0], reason))
     if refusals:
         raise BuildRefused(refusals)

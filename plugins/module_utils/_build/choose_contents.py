@@ -16,7 +16,8 @@ from .._patch.content import BSS, TEXT
 from .atoms import THREAD_LOCAL, Atom, Field
 from .changed_functions import UnitChange, is_function
 from .changed_units import ChangedUnits
-from .relocated_fields import R_PC32, R_PLT32, TLS
+from .ran_already import assembler_code, code_that_ran
+from .relocated_fields import GOT_LOADS, R_PC32, R_PLT32, TLS
 from .request import Refusal
 
 # More than this is an upgrade, not a fix.
@@ -64,7 +65,8 @@ class Chooser:
         for change in self.changes:
             for atom in change.changed():
                 self._changed_atom(change, atom)
-            self._initialisers(change)
+            for refusal in code_that_ran(change) + assembler_code(change):
+                self.refuse(refusal.code, refusal.symbol, refusal.file, refusal.reason)
         queue = list(self.contents.included)
         while queue:
             before = len(self.contents.included)
@@ -176,22 +178,6 @@ class Chooser:
                 )
         self.include(change, atom, False)
 
-    def _initialisers(self, change: UnitChange) -> None:
-        """Constructors ran when the process started: a changed or new one would never run."""
-        before = set()
-        if change.before is not None:
-            before = {f.name for atom in change.before.initialisers for f in atom.fields}
-        after = {f.name for atom in change.after.initialisers for f in atom.fields if not _runs_at_end(atom)}
-        for name in sorted(after):
-            atom = change.after.named.get(name)
-            if name not in before or (atom is not None and change.differs(atom)):
-                self.refuse(
-                    "constructor_changed",
-                    name,
-                    change.unit.word,
-                    "%s runs when the object is loaded, which has happened" % name,
-                )
-
     def _reach(self, change: UnitChange, user: Atom, reference: Field) -> None:
         """Follow one reference of an included atom."""
         target = reference.atom
@@ -235,8 +221,11 @@ def calls_directly(user: Atom, reference: Field) -> bool:
     return opcode in (0xE8, 0xE9) or (at >= 2 and user.content[at - 2] == 0x0F and opcode & 0xF0 == 0x80)
 
 
-def _runs_at_end(atom: Atom) -> bool:
-    return atom.section.startswith((".fini_array", ".dtors"))
+def calls(user: Atom, reference: Field) -> bool:
+    """True for a call or jump to what the reference names, directly or through its slot (FF /2, FF /4)."""
+    at = reference.offset
+    through_slot = reference.kind in GOT_LOADS and at >= 2 and user.content[at - 2 : at] in (b"\xff\x15", b"\xff\x25")
+    return calls_directly(user, reference) or (user.kind == TEXT and through_slot)
 
 
 def _size(atom: Atom | None) -> int:

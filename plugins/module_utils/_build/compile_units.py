@@ -17,7 +17,8 @@ from .request import refuse
 from .run_compiler import in_parallel, run_compiler
 from .watch_build import Progress
 
-IN_SECTIONS = ("-ffunction-sections", "-fdata-sections", "-g")
+# Debug information as it is read here, whatever else the build asks for.
+IN_SECTIONS = ("-ffunction-sections", "-fdata-sections", "-g", "-gz=none", "-fno-debug-types-section")
 AS_BUILT: tuple[str, ...] = ()
 
 

@@ -83,8 +83,12 @@ def plain_instructions(path: str, section: str) -> list[tuple[int, str]]:
         match = _LINE.match(line)
         if match:
             text = re.sub(r"\s+", " ", match.group(3) or "").strip()
-            # Where a branch goes within the function moves with every instruction.
-            text = re.sub(r"^(\w+) [0-9a-f]+ <[^>]*>$", r"\1", text)
+            place, end = int(match.group(1), 16), int(match.group(1), 16) + len(match.group(2)) // 3
+            target = branch_target(text)
+            # Where a branch goes within the function moves with every instruction; a call's target is not known yet.
+            way = "" if target is None or target == end else " up" if target <= place else " down"
+            text = re.sub(r"^((?:\w+ )*[\w,]+) [0-9a-f]+ <[^>]*>$", r"\g<1>" + way, text)
             text = re.sub(r" # [0-9a-f]+ <[^>]*>", "", text)
-            rows.append((int(match.group(1), 16) + len(match.group(2)) // 3, text))
+            if not is_padding(text):
+                rows.append((end, text))
     return rows

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 
+from .._patch.content import TEXT
 from .changed_functions import UnitChange
 from .debug_info import DebugInfo, Layout, Prototype
 from .request import Refusal
@@ -19,23 +20,26 @@ _CLONE = re.compile(r"\.(isra|constprop|part|cold|lto_priv)(\.\d+)*")
 
 
 def changed_layouts(change: UnitChange, before: DebugInfo, after: DebugInfo, functions: list[str]) -> list[Refusal]:
-    """A refusal for each type whose layout is another one; `functions` are the unit's changed functions."""
+    """A refusal for each type and variable of another layout; `functions`: those that change or are new."""
+    where = "it is used in the file of %s" % ", ".join(functions[:5])
     refusals = []
     for name in sorted(set(before.types) & set(after.types)):
         old, new = before.types[name], after.types[name]
         if old & new and (old <= new or new <= old):
             continue
         one, two = min(old, key=repr), min(new, key=repr)
-        if name.startswith("enum ") and set(one.members) <= set(two.members):
+        if one.is_enumeration() and one.size == two.size and set(one.members) <= set(two.members):
             continue
-        refusals.append(
-            Refusal(
-                "layout_changed",
-                name,
-                change.unit.word,
-                "%s %s; it is used in the file of %s" % (name, _difference(one, two), ", ".join(functions[:5])),
-            )
-        )
+        reason = "%s %s; %s" % (name, _difference(one, two), where)
+        refusals.append(Refusal("layout_changed", name, change.unit.word, reason))
+    for atom in change.after.atoms:
+        original = change.original(atom)
+        if atom.kind == TEXT or atom.constant or original is None or original.size != atom.size:
+            continue
+        types = [info.variables.get(one.name) for info, one in ((before, original), (after, atom))]
+        if None not in types and types[0] != types[1]:
+            reason = "the variable %s keeps its %d bytes but is of another type; %s" % (atom.name, atom.size, where)
+            refusals.append(Refusal("layout_changed", atom.name, change.unit.word, reason))
     return refusals
 
 
@@ -56,13 +60,19 @@ def words(function: str, prototype: Prototype) -> str:
 def _difference(old: Layout, new: Layout) -> str:
     if old.size != new.size:
         text = "changes from %d to %d bytes" % (old.size, new.size)
+    elif old.is_enumeration():
+        text = "gives names to other values"
     else:
         text = "keeps its %d bytes but changes its members" % old.size
-    names_old, names_new = [m[0] for m in old.members], [m[0] for m in new.members]
+    names_old, names_new = [_word(m) for m in old.members], [_word(m) for m in new.members]
     added = [name for name in names_new if name not in names_old]
     removed = [name for name in names_old if name not in names_new]
-    moved = [m[0] for m in new.members if m[0] in names_old and m not in old.members]
+    moved = [_word(m) for m in new.members if _word(m) in names_old and m not in old.members]
     for what, names in (("new", added), ("gone", removed), ("different", moved)):
         if names:
             text += ", %s: %s" % (what, ", ".join(names[:4]) + (", ..." if len(names) > 4 else ""))
     return text
+
+
+def _word(member: tuple[str, str, str]) -> str:
+    return member[0] or "an unnamed member"
