@@ -27,6 +27,7 @@ from .._elf.object_file import (
     SHT_NOBITS,
     SHT_PROGBITS,
     STB_LOCAL,
+    STB_WEAK,
     STT_FILE,
     STT_SECTION,
     ObjectFile,
@@ -96,6 +97,7 @@ class UnitCode:
         self.atoms: list[Atom] = []
         self.named: dict[str, Atom] = {}
         self.initialisers: list[Atom] = []
+        self.optional = frozenset(s.name for s in unit.symbols() if not s.is_defined() and s.binding == STB_WEAK)
         self._in_section: dict[int, tuple[list[int], list[Atom]]] = {}
         self._ends: dict[int, list[int]] | None = None
         self._digests: dict[int, str] = {}

@@ -74,6 +74,16 @@ class UnitChange:
                     found.append(owner)
         return found
 
+    def has_places_in(self, data: Atom, function: Atom) -> bool:
+        """True when data holds addresses inside a function (labels as values), which are others in its new code."""
+        return data.kind != TEXT and any(
+            f.atom is not None
+            and f.atom.kind == TEXT
+            and self.owner(f.atom) is function
+            and (f.atom is not function or f.addend != 0)
+            for f in data.fields
+        )
+
     def owner(self, atom: Atom) -> Atom | None:
         """The named atom that this one belongs to: itself, or for an anonymous one who refers to it first."""
         if atom.name:

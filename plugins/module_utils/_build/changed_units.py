@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import re
 import subprocess
@@ -172,6 +173,7 @@ def _require_machine_code(linked: ObjectFile, unit: Unit) -> None:
         raise refuse("lto_unsupported", "%s is compiled with link-time optimisation" % unit.word, file=unit.word)
 
 
+@functools.lru_cache(maxsize=None)
 def is_clang(compiler: str) -> bool:
     """True when a compiler calls itself clang."""
     done = subprocess.run([compiler, "--version"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
