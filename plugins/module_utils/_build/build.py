@@ -112,7 +112,9 @@ def _finish(change: Change, assembly: PatchAssembly) -> BuildResult:
         )
     copies = copies_with_other_callers(contents)
     if copies:
-        warnings.append("%s may be called in another way than before, and not all its callers change" % ", ".join(copies))
+        warnings.append(
+            "%s may be called in another way than before, and not all its callers change" % ", ".join(copies)
+        )
     if warnings and request.consistency != "quiescent":
         warnings.append("the patch needs consistency quiescent: no thread may be inside an old function meanwhile")
     arch = MACHINES.get(assembly.deployed.file.machine, "machine %d" % assembly.deployed.file.machine)

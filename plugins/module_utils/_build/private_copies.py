@@ -20,6 +20,8 @@ from .changed_functions import UnitChange
 from .changed_units import is_clang
 from .choose_contents import Included, PatchContents, calls_directly
 
+# Sections that tell where functions are, for unwinding and tracing; no code calls by them.
+_ABOUT_CODE = (".eh_frame", "__patchable_function_entries")
 _COPY = re.compile(r".+\.(isra|constprop|part)\.\d+")
 
 
@@ -65,7 +67,7 @@ def _callers(one: Included) -> list[Atom] | None:
     found: list[Atom] = []
     for user in before.atoms:
         for reference in user.fields:
-            if reference.atom is not old or user.section == "__patchable_function_entries":
+            if reference.atom is not old or user.section in _ABOUT_CODE:
                 continue
             caller = before.named.get(user.parent) if user.parent else user
             if user.kind != TEXT or caller is None or not calls_directly(user, reference):

@@ -103,6 +103,8 @@ class FieldResolver:
             return None
         if target is None:
             return self._undefined(place, reference)
+        if change.is_overridden(reference.name):
+            return self._undefined(place, reference)
         own = self.placed.get(id(target))
         if own is not None and not (own.one.replaces and _takes_address(user, reference)):
             return own.symbol, reference.addend
@@ -111,15 +113,16 @@ class FieldResolver:
             if not target.size:
                 return self.refuse("construct_unsupported", place, "it refers to the empty %s" % target.section)
             return self.refuse("internal", place, "%s was to be in the patch and is not" % target.name)
-        if not target.local and self.dynamic.interposable(target.name, reference.kind):
-            return self._external(target.name), reference.addend
-        return self._object(target.name, address), reference.addend
+        if not target.local and self.dynamic.interposable(reference.name, reference.kind):
+            return self._external(reference.name), reference.addend
+        return self._object(reference.name, address), reference.addend
 
     def _undefined(self, place: Placed, reference: Field) -> tuple[str, int] | None:
         name = reference.name
         for other in self.placed.values():
             keeps_address = other.one.replaces and _takes_address(place.one.atom, reference)
             is_it = name in other.one.atom.names and not other.one.atom.local
+            is_it = is_it and not other.one.change.is_overridden(name)
             if is_it and not keeps_address and not self.dynamic.interposable(name, reference.kind):
                 return other.symbol, reference.addend
         known = self.artifact.globals.get(name)
@@ -140,8 +143,10 @@ class FieldResolver:
             )
         if reference.kind in (R_PC32, R_32, R_32S) and not calls_directly(place.one.atom, reference):
             near = self.dynamic.canonical_plt(name)
-            if near or name not in place.one.change.after.optional:
+            if near:
                 return self._object(name, near), reference.addend
+            if name not in place.one.change.after.optional:
+                return self.refuse("internal", place, "it refers to %s, which has no address" % name)
         return self._external(name, name in place.one.change.after.optional), reference.addend
 
     def _thread_local(self, place: Placed, reference: Field, content: bytearray) -> None:

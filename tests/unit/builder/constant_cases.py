@@ -289,9 +289,11 @@ CONSTANT_CASES = {
                 ("x * 19", "x * 20"),
                 (": 17;", ": 18;"),
             ),
-            "other.c": _edit(_ALIASES_OTHER, ("x * 1000", "x * 1001"), ("x ^ 12", "x ^ 13"), ("hidden(x) * 2", "hidden(x) * 9")),
+            "other.c": _edit(
+                _ALIASES_OTHER, ("x * 1000", "x * 1001"), ("x ^ 12", "x ^ 13"), ("hidden(x) * 2", "hidden(x) * 9")
+            ),
         },
-        ["answer", "guarded", "hidden", "may_be_other", "other", "own", "real"],
+        ["also", "answer", "guarded", "hidden", "may_be_other", "other", "own"],
     ),
 }
 VERSION_CASE = Case(
@@ -301,5 +303,5 @@ VERSION_CASE = Case(
             _VERSIONS, ("x + calls", "x - calls"), ("x * 3 + calls", "x * 5 + calls"), ("x * 2;", "x * 9 + calls;")
         )
     },
-    ["answer_first", "answer_second", "inside"],
+    ["answer@@PARTS_2", "answer@PARTS_1", "inside"],
 )
