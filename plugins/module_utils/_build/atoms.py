@@ -27,6 +27,7 @@ from .._elf.object_file import (
     SHT_NOBITS,
     SHT_PROGBITS,
     STB_LOCAL,
+    STB_WEAK,
     STT_FILE,
     STT_SECTION,
     ObjectFile,
@@ -51,6 +52,7 @@ class Field:
     """One relocated field: `offset` in its atom, the relocation's type, and where it leads.
 
     `atom` is None for what the unit does not define; `addend` is counted from the start of the atom or of the symbol.
+    `name` is, for a global, the one of its names that is meant.
     """
 
     offset: int
@@ -96,6 +98,7 @@ class UnitCode:
         self.atoms: list[Atom] = []
         self.named: dict[str, Atom] = {}
         self.initialisers: list[Atom] = []
+        self.optional = frozenset(s.name for s in unit.symbols() if not s.is_defined() and s.binding == STB_WEAK)
         self._in_section: dict[int, tuple[list[int], list[Atom]]] = {}
         self._ends: dict[int, list[int]] | None = None
         self._digests: dict[int, str] = {}
@@ -156,7 +159,8 @@ class UnitCode:
                 atoms[place].fields.append(Field(offset, entry.kind, None, target.name, entry.addend))
                 continue
             atom, start = found
-            atoms[place].fields.append(Field(offset, entry.kind, atom, atom.name, target.value + entry.addend - start))
+            name = atom.name if atom.local or target.kind == STT_SECTION else target.name
+            atoms[place].fields.append(Field(offset, entry.kind, atom, name, target.value + entry.addend - start))
         for atom in atoms:
             atom.fields.sort(key=lambda f: f.offset)
 
@@ -209,7 +213,7 @@ class UnitCode:
         if reference.atom is None:
             return "undefined %s %+d" % (reference.name, reference.addend)
         if reference.atom.name:
-            return "defined %s %+d" % (self.canonical(reference.atom.name), reference.addend)
+            return "defined %s %+d" % (self.canonical(reference.name), reference.addend)
         return "content %s %+d" % (self.digest(reference.atom), reference.addend)
 
     def rename(self, names: dict[str, str]) -> None:

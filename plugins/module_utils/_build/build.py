@@ -23,6 +23,7 @@ from .endless import endless_functions
 from .layout_of_types import changed_layouts
 from .listing import listings
 from .place_units import ArtifactSymbols
+from .private_copies import copies_with_other_callers, leave_private_copies
 from .prove_source import DeployedObject, deployed_object, differing_sections, mismatch
 from .read_change import Change, read_change
 from .request import BuildRefused, BuildRequest, BuildResult, Refusal, refuse
@@ -58,6 +59,7 @@ def _choose(
     request: BuildRequest, units: ChangedUnits, symbols: ArtifactSymbols, deployed: DeployedObject
 ) -> PatchAssembly:
     contents = Chooser(units, request.data_changes).choose()
+    leave_private_copies(contents)
     return PatchAssembly(request, units, contents, symbols, deployed)
 
 
@@ -110,6 +112,11 @@ def _finish(change: Change, assembly: PatchAssembly) -> BuildResult:
     if callers:
         warnings.append(
             "%s was compiled knowing which registers a replaced function leaves alone (-fipa-ra)" % ", ".join(callers)
+        )
+    copies = copies_with_other_callers(contents)
+    if copies:
+        warnings.append(
+            "%s may be called in another way than before, and not all its callers change" % ", ".join(copies)
         )
     if warnings and request.consistency != "quiescent":
         warnings.append("the patch needs consistency quiescent: no thread may be inside an old function meanwhile")
@@ -168,7 +175,7 @@ def summary(patch: Patch, raw: bytes, warnings: tuple[str, ...]) -> dict[str, ob
         "functions": [{"name": f.name, "size_old": f.size, "size_new": f.new_size} for f in manifest.functions],
         "data": [{"name": v.name, "old": v.old, "new": v.new} for v in manifest.data],
         "new_symbols": list(manifest.new_symbols),
-        "externals": sorted({r.name for r in manifest.references if r.kind == "external"}),
+        "externals": sorted({r.name for r in manifest.references if r.is_outside}),
         "warnings": list(warnings),
     }
 

@@ -45,9 +45,11 @@ class UnitChange:
         return self.before.digest(old) != self.after.digest(atom)
 
     def changed(self) -> list[Atom]:
-        """The named atoms that both compilations have, and that differ."""
+        """The named atoms that both compilations have and the artifact uses, and that differ."""
         return [
-            atom for atom in self.after.atoms if atom.name and self.original(atom) is not None and self.differs(atom)
+            atom
+            for atom in self.after.atoms
+            if atom.name and self.original(atom) is not None and self.is_used(atom) and self.differs(atom)
         ]
 
     def address(self, atom: Atom) -> int | None:
@@ -55,7 +57,16 @@ class UnitChange:
         old = self.original(atom)
         if old is None or self.placed is None:
             return None
-        return next((self.placed.symbols[name] for name in old.names if name in self.placed.symbols), None)
+        names = sorted((name for name in old.names if name in self.placed.symbols), key=self.is_overridden)
+        return self.placed.symbols[names[0]] if names else None
+
+    def is_overridden(self, name: str) -> bool:
+        """True for a weak name of this unit that another unit of the artifact defines, which is then used."""
+        return self.placed is not None and name in self.placed.overridden
+
+    def is_used(self, atom: Atom) -> bool:
+        """False for a definition that the linker passed over for another unit's, under all its names."""
+        return not atom.names or not all(self.is_overridden(name) for name in atom.names)
 
     def size(self, atom: Atom) -> int:
         """The size in bytes of the original of this atom in the artifact."""
@@ -73,6 +84,16 @@ class UnitChange:
                 if owner is not None and owner not in found:
                     found.append(owner)
         return found
+
+    def has_places_in(self, data: Atom, function: Atom) -> bool:
+        """True when data holds addresses inside a function (labels as values), which are others in its new code."""
+        return data.kind != TEXT and any(
+            f.atom is not None
+            and f.atom.kind == TEXT
+            and self.owner(f.atom) is function
+            and (f.atom is not function or f.addend != 0)
+            for f in data.fields
+        )
 
     def owner(self, atom: Atom) -> Atom | None:
         """The named atom that this one belongs to: itself, or for an anonymous one who refers to it first."""

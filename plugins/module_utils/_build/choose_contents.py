@@ -195,6 +195,22 @@ class Chooser:
             return
         if not target.name or change.original(target) is None or change.address(target) is None:
             self.include(change, target, False)
+        elif change.has_places_in(target, user):
+            self._moved_labels(change, target, user)
+
+    def _moved_labels(self, change: UnitChange, data: Atom, function: Atom) -> None:
+        """Bring along the table of a function's own labels, whose addresses are others now though it looks the same."""
+        if data.constant:
+            self._changed_constant(change, data)
+            return
+        self.refuse(
+            "data_changed",
+            data.name,
+            change.unit.word,
+            "the variable %s of the running process holds addresses inside %s, which is replaced"
+            % (data.name, function.name),
+            "Restart into the new version; with the table of labels declared const, the program could be patched.",
+        )
 
     def _reach_other_unit(self, name: str) -> None:
         """A global that another changed unit defines: take it along when it is new."""

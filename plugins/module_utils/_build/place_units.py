@@ -16,7 +16,9 @@ from .._elf.object_file import (
     SHF_MERGE,
     SHN_COMMON,
     SHT_NOBITS,
+    STB_GLOBAL,
     STB_LOCAL,
+    STB_WEAK,
     STT_FILE,
     STT_SECTION,
     STT_TLS,
@@ -29,11 +31,15 @@ from .request import refuse
 
 @dataclass(frozen=True)
 class PlacedUnit:
-    """Addresses (link-time, of the artifact) of a unit's sections and symbols."""
+    """Addresses (link-time, of the artifact) of a unit's sections and symbols.
+
+    `overridden`: its weak names for which the artifact uses another unit's definition; `symbols` says where that is.
+    """
 
     sections: dict[int, int]
     symbols: dict[str, int]
     sizes: dict[str, int]
+    overridden: frozenset[str] = frozenset()
 
 
 def plain_name(symbol: Symbol) -> str:
@@ -49,16 +55,21 @@ class ArtifactSymbols:
         self.globals: dict[str, Symbol] = {}
         self.groups: dict[str, list[dict[str, list[int]]]] = {}
         group: dict[str, list[int]] = {}
+        nameless: dict[str, list[int]] = {}
         for symbol in artifact.symbols():
             if symbol.kind == STT_FILE:
-                group = {}
+                group = {} if symbol.name else nameless
                 self.groups.setdefault(symbol.name, []).append(group)
             elif symbol.name and symbol.is_defined() and symbol.kind != STT_SECTION:
                 if symbol.binding == STB_LOCAL:
                     group.setdefault(symbol.name, []).append(symbol.value)
-                    # The linker makes hidden symbols local, behind the last file: they are still known by name alone.
-                if symbol.binding != STB_LOCAL or symbol.visibility:
-                    self.globals[plain_name(symbol)] = symbol
+                # The linker makes hidden symbols, and those that a version script keeps inside, local to a file without
+                # a name behind all others: they are still known by name alone.
+                if symbol.binding != STB_LOCAL or symbol.visibility or group is nameless:
+                    self.globals[symbol.name] = symbol
+                    # Of several versions of a name (NAME@V1, NAME@@V2), what asks for no version means the default.
+                    if "@@" in symbol.name or plain_name(symbol) not in self.globals:
+                        self.globals[plain_name(symbol)] = symbol
 
     def place(self, unit: ObjectFile, twins: int, occurrence: int) -> PlacedUnit | None:
         """Where the unit's object lies in the artifact; None when the link left it out (an archive member not needed).
@@ -96,7 +107,20 @@ class ArtifactSymbols:
             elif symbol.section == SHN_COMMON and symbol.name in self.globals:
                 symbols[symbol.name] = self.globals[symbol.name].value
                 sizes[symbol.name] = symbol.size
-        return PlacedUnit(bases, symbols, sizes) if bases else None
+        overridden = self._overridden(unit, symbols)
+        symbols.update({name: self.globals[name].value for name in overridden})
+        return PlacedUnit(bases, symbols, sizes, overridden) if bases else None
+
+    def _overridden(self, unit: ObjectFile, symbols: dict[str, int]) -> frozenset[str]:
+        """The weak names of a unit that the linker found defined elsewhere. (gABI, chapter 4, "Symbol Binding")"""
+        found = []
+        for symbol in unit.symbols():
+            used = self.globals.get(symbol.name)
+            if used is None or symbol.binding != STB_WEAK or not symbol.is_defined() or symbol.kind == STT_TLS:
+                continue
+            if used.binding == STB_GLOBAL or used.value != symbols.get(symbol.name):
+                found.append(symbol.name)
+        return frozenset(found)
 
     def _wrong_names(self, unit: ObjectFile, bases: dict[int, int]) -> int:
         """How many globals of a unit placed so, and 32-bit references, are not where the symbol table has them."""

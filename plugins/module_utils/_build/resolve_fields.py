@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from .._elf.object_file import STT_IFUNC, STT_TLS
 from .._patch.content import TEXT
-from .._patch.manifest import Reference
+from .._patch.manifest import EXTERNAL, OBJECT, WEAK, Reference
 from .._patch.relocation_names import RELOCATION_NAMES
 from .atoms import Atom, Field
 from .choose_contents import Included, PatchContents, calls_directly
@@ -75,15 +75,17 @@ class FieldResolver:
     def far_data(self) -> bool:
         """True when the contents refer to another object's variable as if it were near, which it is not."""
         return any(
-            self._is_far(one.atom, reference)
+            self._is_far(one, reference)
             for one in self.contents.included
             for reference in one.atom.fields
             if reference.atom is None
         )
 
-    def _is_far(self, user: Atom, reference: Field) -> bool:
+    def _is_far(self, user: Included, reference: Field) -> bool:
         name = reference.name
-        if reference.kind not in (R_PC32, R_32, R_32S) or calls_directly(user, reference):
+        if reference.kind not in (R_PC32, R_32, R_32S) or calls_directly(user.atom, reference):
+            return False
+        if name in user.change.after.optional and not self.dynamic.imported(name):
             return False
         if any(name in one.atom.names and not one.atom.local for one in self.contents.included):
             return False
@@ -101,6 +103,8 @@ class FieldResolver:
             return None
         if target is None:
             return self._undefined(place, reference)
+        if change.is_overridden(reference.name):
+            return self._undefined(place, reference)
         own = self.placed.get(id(target))
         if own is not None and not (own.one.replaces and _takes_address(user, reference)):
             return own.symbol, reference.addend
@@ -109,15 +113,16 @@ class FieldResolver:
             if not target.size:
                 return self.refuse("construct_unsupported", place, "it refers to the empty %s" % target.section)
             return self.refuse("internal", place, "%s was to be in the patch and is not" % target.name)
-        if not target.local and self.dynamic.interposable(target.name, reference.kind):
-            return self._external(target.name), reference.addend
-        return self._object(target.name, address), reference.addend
+        if not target.local and self.dynamic.interposable(reference.name, reference.kind):
+            return self._external(reference.name), reference.addend
+        return self._object(reference.name, address), reference.addend
 
     def _undefined(self, place: Placed, reference: Field) -> tuple[str, int] | None:
         name = reference.name
         for other in self.placed.values():
             keeps_address = other.one.replaces and _takes_address(place.one.atom, reference)
             is_it = name in other.one.atom.names and not other.one.atom.local
+            is_it = is_it and not other.one.change.is_overridden(name)
             if is_it and not keeps_address and not self.dynamic.interposable(name, reference.kind):
                 return other.symbol, reference.addend
         known = self.artifact.globals.get(name)
@@ -129,7 +134,7 @@ class FieldResolver:
             if self.dynamic.interposable(name, reference.kind):
                 return self._external(name), reference.addend
             return self._object(name, known.value), reference.addend
-        if self._is_far(place.one.atom, reference):
+        if self._is_far(place.one, reference):
             return self.refuse(
                 "construct_unsupported",
                 place,
@@ -137,8 +142,12 @@ class FieldResolver:
                 "Compile the project with -fPIC, or write the fix without %s." % name,
             )
         if reference.kind in (R_PC32, R_32, R_32S) and not calls_directly(place.one.atom, reference):
-            return self._object(name, self.dynamic.canonical_plt(name)), reference.addend
-        return self._external(name), reference.addend
+            near = self.dynamic.canonical_plt(name)
+            if near:
+                return self._object(name, near), reference.addend
+            if name not in place.one.change.after.optional:
+                return self.refuse("internal", place, "it refers to %s, which has no address" % name)
+        return self._external(name, name in place.one.change.after.optional), reference.addend
 
     def _thread_local(self, place: Placed, reference: Field, content: bytearray) -> None:
         """Fill the offset of an existing thread-local variable of an executable: it is the same for every process."""
@@ -157,11 +166,11 @@ class FieldResolver:
         struct.pack_into("<i", content, place.offset + reference.offset, offset + reference.addend)
 
     def _object(self, name: str, address: int) -> str:
-        return self._reference("object", name, address, 0, "")
+        return self._reference(OBJECT, name, address, 0, "")
 
-    def _external(self, name: str) -> str:
+    def _external(self, name: str, optional: bool = False) -> str:
         slot = self.dynamic.slots.get(name, 0)
-        return self._reference("external", name, 0, slot, self.dynamic.versions.get(name, ""))
+        return self._reference(WEAK if optional else EXTERNAL, name, 0, slot, self.dynamic.versions.get(name, ""))
 
     def _reference(self, kind: str, name: str, offset: int, slot: int, version: str) -> str:
         key = (kind, name, offset, slot, version)

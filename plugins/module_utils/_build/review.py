@@ -145,9 +145,7 @@ def _copies_elsewhere(units: ChangedUnits, contents: PatchContents, change: Chan
     if headers:
         asked = [unit for rows in others.values() for unit in rows]
         told = zip(asked, files_read(asked, tree.tree))
-        reads_header = {
-            id(unit) for unit, reads in zip(asked, files_read(asked, tree.tree)) if headers.intersection(reads.inside)
-        }
+        reads_header = {id(unit) for unit, reads in told if headers.intersection(reads.inside)}
         readers = [path for path, rows in others.items() if any(id(unit) in reads_header for unit in rows)]
         what = "the code in %s changes" % _some(headers)
         if readers:

@@ -49,7 +49,7 @@ class Image:
                 raise LivepatchError("patch_unsupported", "relocation type %d for %s" % (entry.kind, entry.symbol))
             if entry.offset + relocation.FIELD_SIZE.get(entry.kind, 4) > patch.sections[entry.section].size:
                 raise LivepatchError("patch_corrupt", "the field for %s lies outside its section" % entry.symbol)
-        external = sorted(ref.symbol for ref in patch.manifest.references if ref.kind == "external")
+        external = sorted(ref.symbol for ref in patch.manifest.references if ref.is_outside)
         slotted = {entry.symbol for entry in patch.relocations if relocation.needs_slot(entry.kind)}
         slots = sorted(slotted | set(external))
         self._places: dict[int, int] = {}

@@ -77,7 +77,8 @@ def prepare(process: Process, patch: Patch, forms: tuple[str, ...] = (BYTE, JUMP
         if not target.holds(value.offset, len(value.old) // 2, 0):
             raise LivepatchError("patch_corrupt", "the patch places %s outside its object" % value.name)
     addresses = Resolver(process, target, objects).addresses(manifest)
-    used = uses(mappings, [addresses[part.symbol] for part in manifest.references if part.kind == "external"])
+    outside = [addresses[part.symbol] for part in manifest.references if part.is_outside]
+    used = uses(mappings, [address for address in outside if address])
     heap_from = _executable_end(process, objects)
     there = holders(layers.bound)
     room = HEADER_SIZE + 2048

@@ -12,7 +12,7 @@ from typing import Iterator
 from .._elf.dynamic import Definition, Slot
 from .._elf.header import PT_DYNAMIC
 from .._errors import LivepatchError
-from .._patch.manifest import Manifest, Reference
+from .._patch.manifest import OBJECT, WEAK, Manifest, Reference
 from .._process.link_map import LinkedObject, linked_objects, scope_of, slot_value
 from .._process.objects import MappedObject
 from .._process.process import Process
@@ -38,7 +38,7 @@ class Resolver:
         return {reference.symbol: self._address(reference) for reference in manifest.references}
 
     def _address(self, reference: Reference) -> int:
-        if reference.kind == "object":
+        if reference.kind == OBJECT:
             if not self._target.holds(reference.offset, 1, 0):
                 raise LivepatchError("patch_corrupt", "the patch places %s outside its object" % reference.name)
             return self._target.bias + reference.offset
@@ -65,6 +65,8 @@ class Resolver:
             if found.is_tls:
                 raise self._not_found(reference, "it is thread-local")
             return self._resolved(reference, candidate, found) if found.is_ifunc else found.address
+        if reference.kind == WEAK:
+            return 0
         raise self._not_found(reference, "no library in its scope defines it")
 
     def _resolved(self, reference: Reference, owner: LinkedObject, found: Definition) -> int:

@@ -19,6 +19,7 @@ from .._errors import LivepatchError
 FORMAT = 1
 SECTION = ".livepatch"
 ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
+OBJECT, EXTERNAL, WEAK = "object", "external", "weak"
 CONSISTENCIES = ("entry", "atomic", "quiescent")
 ALL_ARGUMENTS = 6
 _HEX = re.compile(r"(?:[0-9a-f]{2})*\Z")
@@ -82,6 +83,7 @@ class Reference:
     kind "object": the object's own function or variable `name` at `offset`.
     kind "external": what the process itself uses for `name` (and `version`, if not empty): the content of the object's
     own slot at `slot` once the dynamic linker filled it, else a look-up in the scope of the object.
+    kind "weak": the same, but 0 when nothing in that scope defines it. (gABI, chapter 4, "Symbol Binding")
     """
 
     symbol: str
@@ -90,6 +92,11 @@ class Reference:
     offset: int = 0
     slot: int = 0
     version: str = ""
+
+    @property
+    def is_outside(self) -> bool:
+        """True for what the process is asked for by name, and may find in another object."""
+        return self.kind in (EXTERNAL, WEAK)
 
 
 @dataclass(frozen=True)
@@ -222,8 +229,8 @@ def _check(manifest: Manifest) -> None:
     for one, two in zip(taken, taken[1:]):
         if one[1] > two[0]:
             raise _corrupt("%s and %s overlap" % (one[2], two[2]))
-    if any(reference.kind not in ("object", "external") for reference in manifest.references):
-        raise _corrupt("a reference is neither to the object nor external")
+    if any(reference.kind not in (OBJECT, EXTERNAL, WEAK) for reference in manifest.references):
+        raise _corrupt("a reference is neither to the object nor external nor weak")
     symbols = [reference.symbol for reference in manifest.references]
     if len(set(symbols)) != len(symbols):
         raise _corrupt("a symbol has two references")
