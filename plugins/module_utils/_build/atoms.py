@@ -51,6 +51,7 @@ class Field:
     """One relocated field: `offset` in its atom, the relocation's type, and where it leads.
 
     `atom` is None for what the unit does not define; `addend` is counted from the start of the atom or of the symbol.
+    `symbol` is the name that the relocation has, which may be one of several of the atom.
     """
 
     offset: int
@@ -58,6 +59,7 @@ class Field:
     atom: Atom | None
     name: str
     addend: int
+    symbol: str = ""
 
 
 @dataclass(eq=False)
@@ -156,7 +158,8 @@ class UnitCode:
                 atoms[place].fields.append(Field(offset, entry.kind, None, target.name, entry.addend))
                 continue
             atom, start = found
-            atoms[place].fields.append(Field(offset, entry.kind, atom, atom.name, target.value + entry.addend - start))
+            addend = target.value + entry.addend - start
+            atoms[place].fields.append(Field(offset, entry.kind, atom, atom.name, addend, target.name))
         for atom in atoms:
             atom.fields.sort(key=lambda f: f.offset)
 

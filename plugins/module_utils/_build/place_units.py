@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from .._elf.object_file import (
     SHF_ALLOC,
     SHF_MERGE,
+    SHF_TLS,
     SHN_COMMON,
     SHT_NOBITS,
     STB_LOCAL,
     STT_FILE,
     STT_SECTION,
-    STT_TLS,
     ObjectFile,
     Symbol,
 )
@@ -29,7 +29,10 @@ from .request import refuse
 
 @dataclass(frozen=True)
 class PlacedUnit:
-    """Addresses (link-time, of the artifact) of a unit's sections and symbols."""
+    """Addresses (link-time, of the artifact) of a unit's sections and symbols.
+
+    Of thread-local ones: offsets in the artifact's block of thread-local variables.
+    """
 
     sections: dict[int, int]
     symbols: dict[str, int]
@@ -46,6 +49,7 @@ class ArtifactSymbols:
 
     def __init__(self, artifact: ObjectFile) -> None:
         self.artifact = artifact
+        self._thread_locals = min((s.address for s in artifact.sections if s.flags & SHF_TLS), default=0)
         self.globals: dict[str, Symbol] = {}
         self.groups: dict[str, list[dict[str, list[int]]]] = {}
         group: dict[str, list[int]] = {}
@@ -129,7 +133,7 @@ class ArtifactSymbols:
         local: dict[int, set[int]] = {}
         named: dict[int, set[int]] = {}
         for symbol in unit.symbols():
-            if not symbol.is_defined() or not symbol.name or symbol.kind in (STT_SECTION, STT_FILE, STT_TLS):
+            if not symbol.is_defined() or not symbol.name or symbol.kind in (STT_SECTION, STT_FILE):
                 continue
             section = unit.sections[symbol.section]
             if not section.flags & SHF_ALLOC or section.flags & SHF_MERGE:
@@ -148,8 +152,9 @@ class ArtifactSymbols:
             section = unit.sections[number]
             fields = [(r.offset, r.kind) for r in unit.relocations(section)]
             wanted = masked(unit.content(section), fields)
+            start = self._thread_locals if section.flags & SHF_TLS else 0
             for base in sorted(local.get(number) or named.get(number) or ()):
-                there = self.artifact.read(base, section.size)
+                there = self.artifact.read(start + base, section.size)
                 # Zeroed variables may end up in a section with bytes, and the other way round only as zeros.
                 if section.kind == SHT_NOBITS or (there is not None and masked(there, fields) == wanted):
                     bases[number] = base
