@@ -67,7 +67,8 @@ REMEDIES: dict[str, str] = {
     "entry_changed": "It never returns, so its new code would never be entered: restart into the new version.",
     "assembler_changed": "Restart into the new version: changes in assembler files cannot be proven safe.",
     "lto_unsupported": "Build the object without link-time optimisation.",
-    "tls_unsupported": "Avoid new uses of thread-local variables in the fix, or restart into the new version.",
+    "tls_unsupported": "Write the fix without that thread-local variable (keep the value in what each thread has "
+    "already), or restart into the new version.",
     "symbol_ambiguous": "Rename one of the symbols of that name in the fix, or restart into the new version.",
     "patch_too_large": "This is an upgrade, not a fix: restart into the new version.",
     "construct_unsupported": "Restart into the new version, or write the fix without this construct.",

@@ -19,6 +19,7 @@ from .entry_room import ENTRY_BYTES, branched_into, overwritable
 from .place_units import ArtifactSymbols
 from .prove_source import DeployedObject
 from .references import DynamicNames
+from .relocated_fields import R_PC32
 from .request import BuildRequest, Refusal
 from .resolve_fields import FieldResolver, Placed, UniqueNames
 
@@ -63,16 +64,19 @@ class PatchAssembly:
             for reference in place.one.atom.fields:
                 resolved = self.resolver.resolve(place, reference, contents[place.section])
                 if resolved is not None:
-                    symbol, addend = resolved
-                    relocations.append(
-                        Relocation(place.section, place.offset + reference.offset, reference.kind, symbol, addend)
-                    )
-        sections = [Section(s.name, s.kind, s.align, s.size, bytes(content)) for s, content in zip(sections, contents)]
+                    at = place.offset + resolved.offset
+                    relocations.append(Relocation(place.section, at, resolved.kind, resolved.symbol, resolved.addend))
+        stubs = self._indirect_calls(sections, contents, relocations)
+        sections = [
+            Section(s.name, s.kind, s.align, s.size if s.kind == BSS else len(content), bytes(content))
+            for s, content in zip(sections, contents)
+        ]
         placed = self.resolver.placed.values()
         symbols = tuple(
             Symbol(p.symbol, p.section, p.offset, p.one.atom.size, p.one.atom.kind == TEXT)
             for p in self.resolver.placed.values()
         )
+        symbols += stubs
         functions = tuple(sorted((self._replaced(p) for p in placed if p.one.replaces), key=lambda f: f.offset))
         manifest = Manifest(
             id=self.request.name,
@@ -124,6 +128,20 @@ class PatchAssembly:
             if size:
                 sections.append(Section(name, kind, align, size, bytes(body)))
         return sections
+
+    def _indirect_calls(
+        self, sections: list[Section], contents: list[bytearray], relocations: list[Relocation]
+    ) -> tuple[Symbol, ...]:
+        """Code behind all other: for each IFUNC of the object that is called, a branch to what its slot says."""
+        stubs = []
+        for name, slot in self.resolver.indirect.items():
+            number = next(number for number, section in enumerate(sections) if section.kind == TEXT)
+            code = contents[number]
+            code += b"\xcc" * (-len(code) % _LEAST_FUNCTION_ALIGN)
+            relocations.append(Relocation(number, len(code) + 2, R_PC32, slot, -4))
+            stubs.append(Symbol(name, number, len(code), 6, True))
+            code += b"\xff\x25" + bytes(4)  # jmp *slot(%rip)
+        return tuple(stubs)
 
     def _replaced(self, place: Placed) -> ReplacedFunction:
         change, atom = place.one.change, place.one.atom

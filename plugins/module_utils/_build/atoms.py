@@ -52,7 +52,7 @@ class Field:
     """One relocated field: `offset` in its atom, the relocation's type, and where it leads.
 
     `atom` is None for what the unit does not define; `addend` is counted from the start of the atom or of the symbol.
-    `name` is, for a global, the one of its names that is meant.
+    `name` is, for a global, the one of its names that is meant; `symbol` is the name in the relocation, of a local, too.
     """
 
     offset: int
@@ -60,6 +60,7 @@ class Field:
     atom: Atom | None
     name: str
     addend: int
+    symbol: str = ""
 
 
 @dataclass(eq=False)
@@ -160,7 +161,8 @@ class UnitCode:
                 continue
             atom, start = found
             name = atom.name if atom.local or target.kind == STT_SECTION else target.name
-            atoms[place].fields.append(Field(offset, entry.kind, atom, name, target.value + entry.addend - start))
+            addend = target.value + entry.addend - start
+            atoms[place].fields.append(Field(offset, entry.kind, atom, name, addend, target.name))
         for atom in atoms:
             atom.fields.sort(key=lambda f: f.offset)
 

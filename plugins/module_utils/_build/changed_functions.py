@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from .._elf.object_file import STT_IFUNC
 from .._patch.content import TEXT
 from .atoms import Atom, UnitCode
 from .link_inputs import Unit
@@ -26,6 +27,7 @@ class UnitChange:
     placed: PlacedUnit | None
     original_names: dict[str, str] = field(default_factory=dict)
     also_changed: frozenset[str] = frozenset()
+    _indirect: frozenset[str] | None = None
 
     def original(self, atom: Atom) -> Atom | None:
         """The same function or variable in the original compilation, None for a new or anonymous one."""
@@ -74,6 +76,13 @@ class UnitChange:
         if old is None or self.placed is None:
             return 0
         return max((self.placed.sizes.get(name, 0) for name in old.names), default=0)
+
+    def indirect_functions(self) -> frozenset[str]:
+        """The names of the IFUNCs that the changed compilation defines: each is called by what a resolver chose."""
+        if self._indirect is None:
+            symbols = self.after.file.symbols()
+            self._indirect = frozenset(s.name for s in symbols if s.kind == STT_IFUNC and s.is_defined())
+        return self._indirect
 
     def users(self, atom: Atom) -> list[Atom]:
         """The atoms of the changed compilation that refer to this one; a cold part counts as its function."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .._elf.object_file import STT_IFUNC
 from .._patch.content import BSS, TEXT
 from .atoms import THREAD_LOCAL, Atom, Field
 from .changed_functions import UnitChange, is_function
@@ -134,13 +133,13 @@ class Chooser:
         if atom.name == "main":
             self.refuse("entry_changed", "main", change.unit.word, "main is running already and is not entered again")
             return
-        symbols = change.after.file.symbols()
-        if any(symbol.name in atom.names and symbol.kind == STT_IFUNC for symbol in symbols):
+        if change.indirect_functions().intersection(atom.names):
             self.refuse(
                 "construct_unsupported",
                 atom.name,
                 change.unit.word,
-                "%s chose its implementation (IFUNC) when the process started" % atom.name,
+                "%s chose an implementation (IFUNC) when the process started, and is not asked again" % atom.name,
+                "Change the implementations, or restart into the new version.",
             )
             return
         self.include(change, atom, True)
@@ -182,16 +181,11 @@ class Chooser:
         """Follow one reference of an included atom."""
         target = reference.atom
         if target is None:
-            self._reach_other_unit(reference.name)
+            self._reach_other_unit(change, user, reference.name)
             return
         if reference.kind in TLS or target.kind == THREAD_LOCAL:
             if change.original(target) is None:
-                self.refuse(
-                    "tls_unsupported",
-                    target.name,
-                    change.unit.word,
-                    "%s uses the new thread-local %s" % (user.name, target.name),
-                )
+                self._refuse_thread_local(change, user, target.name)
             return
         if not target.name or change.original(target) is None or change.address(target) is None:
             self.include(change, target, False)
@@ -212,14 +206,25 @@ class Chooser:
             "Restart into the new version; with the table of labels declared const, the program could be patched.",
         )
 
-    def _reach_other_unit(self, name: str) -> None:
+    def _reach_other_unit(self, change: UnitChange, user: Atom, name: str) -> None:
         """A global that another changed unit defines: take it along when it is new."""
         for other in self.changes:
             atom = other.after.named.get(name)
             if atom is not None and not atom.local:
                 if other.original(atom) is None and not self._exists(name):
-                    self.include(other, atom, False)
+                    if atom.kind == THREAD_LOCAL:
+                        self._refuse_thread_local(change, user, name)
+                    else:
+                        self.include(other, atom, False)
                 return
+
+    def _refuse_thread_local(self, change: UnitChange, user: Atom, name: str) -> None:
+        self.refuse(
+            "tls_unsupported",
+            name,
+            change.unit.word,
+            "%s uses the new thread-local %s: the threads that run were made without room for it" % (user.name, name),
+        )
 
     def _exists(self, name: str) -> bool:
         return any(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from .._elf.object_file import (
     SHF_ALLOC,
     SHF_MERGE,
+    SHF_TLS,
     SHN_COMMON,
     SHT_NOBITS,
     STB_GLOBAL,
@@ -34,6 +35,7 @@ class PlacedUnit:
     """Addresses (link-time, of the artifact) of a unit's sections and symbols.
 
     `overridden`: its weak names for which the artifact uses another unit's definition; `symbols` says where that is.
+    Of thread-local variables: offsets in the artifact's block of these.
     """
 
     sections: dict[int, int]
@@ -52,6 +54,7 @@ class ArtifactSymbols:
 
     def __init__(self, artifact: ObjectFile) -> None:
         self.artifact = artifact
+        self._thread_locals = min((s.address for s in artifact.sections if s.flags & SHF_TLS), default=0)
         self.globals: dict[str, Symbol] = {}
         self.groups: dict[str, list[dict[str, list[int]]]] = {}
         group: dict[str, list[int]] = {}
@@ -153,7 +156,7 @@ class ArtifactSymbols:
         local: dict[int, set[int]] = {}
         named: dict[int, set[int]] = {}
         for symbol in unit.symbols():
-            if not symbol.is_defined() or not symbol.name or symbol.kind in (STT_SECTION, STT_FILE, STT_TLS):
+            if not symbol.is_defined() or not symbol.name or symbol.kind in (STT_SECTION, STT_FILE):
                 continue
             section = unit.sections[symbol.section]
             if not section.flags & SHF_ALLOC or section.flags & SHF_MERGE:
@@ -172,8 +175,9 @@ class ArtifactSymbols:
             section = unit.sections[number]
             fields = [(r.offset, r.kind) for r in unit.relocations(section)]
             wanted = masked(unit.content(section), fields)
+            start = self._thread_locals if section.flags & SHF_TLS else 0
             for base in sorted(local.get(number) or named.get(number) or ()):
-                there = self.artifact.read(base, section.size)
+                there = self.artifact.read(start + base, section.size)
                 # Zeroed variables may end up in a section with bytes, and the other way round only as zeros.
                 if section.kind == SHT_NOBITS or (there is not None and masked(there, fields) == wanted):
                     bases[number] = base

@@ -16,19 +16,17 @@ from .._elf.object_file import (
     SHT_DYNSYM,
     SHT_RELA,
     STB_LOCAL,
-    STT_IFUNC,
-    STT_TLS,
     STV_DEFAULT,
     ObjectFile,
     Symbol,
 )
-from .relocated_fields import GOT_LOADS, R_GLOB_DAT, R_JUMP_SLOT, R_PLT32
+from .relocated_fields import GOT_LOADS, R_64, R_GLOB_DAT, R_IRELATIVE, R_JUMP_SLOT, R_PLT32
+from .thread_locals import ThreadLocalSlots
 
 _SHT_DYNAMIC, _SHT_GNU_VERNEED, _SHT_GNU_VERSYM = 6, 0x6FFFFFFE, 0x6FFFFFFF
 _DT_SYMBOLIC, _DT_FLAGS, _DT_FLAGS_1 = 16, 30, 0x6FFFFFFB
 _DF_SYMBOLIC, _DF_1_PIE = 2, 0x08000000
 _ET_DYN = 3
-_PT_TLS = 7
 
 
 class DynamicNames:
@@ -39,6 +37,8 @@ class DynamicNames:
         self.symbols: dict[str, Symbol] = {}
         self.versions: dict[str, str] = {}
         self.slots: dict[str, int] = {}
+        self.thread_locals = ThreadLocalSlots(linked)
+        self._chosen: dict[int, int] = {}
         table = linked.symbols(SHT_DYNSYM)
         versions = _versions(linked)
         for number, symbol in enumerate(table):
@@ -54,6 +54,8 @@ class DynamicNames:
                         # Where there are both, the one filled before the program starts.
                         if name not in self.slots or entry.kind == R_GLOB_DAT:
                             self.slots[name] = entry.offset
+                    elif entry.kind == R_IRELATIVE:
+                        self._chosen.setdefault(entry.addend, entry.offset)
         tags = _dynamic_tags(linked)
         is_library = linked.kind == _ET_DYN and not tags.get(_DT_FLAGS_1, 0) & _DF_1_PIE
         binds_itself = _DT_SYMBOLIC in tags or tags.get(_DT_FLAGS, 0) & _DF_SYMBOLIC
@@ -71,42 +73,22 @@ class DynamicNames:
         return symbol.value if symbol is not None and not symbol.is_defined() else 0
 
     def interposable(self, name: str, kind: int) -> bool:
-        """True when the object's own code, with this relocation type, asks the dynamic linker for its symbol."""
+        """True when the object itself, with this relocation type, asks the dynamic linker for its symbol."""
         symbol = self.symbols.get(name)
         return (
             self.may_interpose
             and symbol is not None
             and symbol.is_defined()
             and symbol.visibility == STV_DEFAULT
-            and (kind == R_PLT32 or kind in GOT_LOADS)
+            and (kind in (R_PLT32, R_64) or kind in GOT_LOADS)
         )
 
-    def is_indirect(self, symbol: Symbol) -> bool:
-        """True for a function that is chosen at start (IFUNC)."""
-        return symbol.kind == STT_IFUNC
+    def chosen(self, name: str, resolver: int) -> int:
+        """The object's slot for an IFUNC of its own, in which is what was chosen (or will be, when called); 0 for none.
 
-    def thread_offset(self, value: int) -> int | None:
-        """Offset from the thread pointer of a thread-local variable of an executable; None for a library.
-
-        AMD64 supplement, TLS variant II: the executable's block ends at the thread pointer.
+        `resolver`: the link-time address of the function that chooses.
         """
-        if self.is_library:
-            return None
-        for kind, _flags, _at, _address, _physical, _in_file, size, align in _segments(self.linked):
-            if kind == _PT_TLS:
-                return value - (size + align - 1 & -align if align else size)
-        return None
-
-
-def is_thread_local(symbol: Symbol) -> bool:
-    """True for a thread-local symbol."""
-    return symbol.kind == STT_TLS
-
-
-def _segments(linked: ObjectFile) -> list[tuple[int, ...]]:
-    table = struct.unpack_from("<Q", linked.raw, 32)[0]
-    count = struct.unpack_from("<H", linked.raw, 56)[0]
-    return list(struct.iter_unpack("<IIQQQQQQ", linked.raw[table : table + 56 * count]))
+        return self.slots.get(name, 0) or self._chosen.get(resolver, 0)
 
 
 def _dynamic_tags(linked: ObjectFile) -> dict[int, int]:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 
 from .._elf.object_file import STT_IFUNC, STT_TLS
@@ -16,8 +15,9 @@ from .atoms import Atom, Field
 from .choose_contents import Included, PatchContents, calls_directly
 from .place_units import ArtifactSymbols
 from .references import DynamicNames
-from .relocated_fields import R_32, R_32S, R_64, R_PC32, R_TPOFF32, TLS
+from .relocated_fields import GOT_LOADS, R_32, R_32S, R_64, R_DTPOFF32, R_PC32, R_TPOFF32, TLS
 from .request import Refusal
+from .thread_locals import MODULE_BASE, Access, Unsupported, in_executable, of_another_object, through_slots
 
 
 @dataclass
@@ -28,6 +28,16 @@ class Placed:
     symbol: str
     section: int
     offset: int
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A relocation of an atom of the patch: what is to be filled in where."""
+
+    offset: int
+    kind: int
+    symbol: str
+    addend: int
 
 
 class UniqueNames:
@@ -50,6 +60,7 @@ class FieldResolver:
     """Resolves fields, and keeps the references to the world outside that the patch needs for them.
 
     `placed` is the patch's own code and data by the identity of its atom; `refusals` is what could not be resolved.
+    `indirect` is the patch's own code for calls of the object's IFUNCs: its symbol -> the reference to their slot.
     """
 
     def __init__(
@@ -65,6 +76,8 @@ class FieldResolver:
         self.dynamic = dynamic
         self.placed: dict[int, Placed] = {}
         self.refusals = refusals
+        self.indirect: dict[str, str] = {}
+        self._meaningless: set[tuple[int, int]] = set()
         self._names = names
         self._references: dict[tuple[str, str, int, int, str], Reference] = {}
 
@@ -92,12 +105,23 @@ class FieldResolver:
         known = name in self.artifact.globals and not self.dynamic.imported(name)
         return not known and not self.dynamic.canonical_plt(name)
 
-    def resolve(self, place: Placed, reference: Field, content: bytearray) -> tuple[str, int] | None:
-        """Symbol and addend of a relocation; None when the field was filled here, or refused."""
-        change, user, target = place.one.change, place.one.atom, reference.atom
-        if reference.kind in TLS:
-            self._thread_local(place, reference, content)
+    def resolve(self, place: Placed, reference: Field, content: bytearray) -> Resolved | None:
+        """The relocation for a field; None when the field was filled here, has no meaning any more, or was refused.
+
+        `content`: the bytes of the section that the atom lies in.
+        """
+        if (id(place.one.atom), reference.offset) in self._meaningless:
             return None
+        if reference.kind in TLS:
+            return self._thread_local(place, reference, content)
+        indirect = self._indirect_function(place, reference)
+        if indirect is not None:
+            return self._call_indirect(place, reference, *indirect)
+        found = self._symbol(place, reference)
+        return Resolved(reference.offset, reference.kind, *found) if found else None
+
+    def _symbol(self, place: Placed, reference: Field) -> tuple[str, int] | None:
+        change, user, target = place.one.change, place.one.atom, reference.atom
         if reference.kind not in RELOCATION_NAMES["x86_64"]:
             self.refuse("construct_unsupported", place, "its relocation of type %d is not supported" % reference.kind)
             return None
@@ -127,10 +151,6 @@ class FieldResolver:
                 return other.symbol, reference.addend
         known = self.artifact.globals.get(name)
         if known is not None and not self.dynamic.imported(name):
-            if known.kind == STT_IFUNC:
-                return self.refuse(
-                    "construct_unsupported", place, "it refers to %s, an IFUNC of the object itself" % name
-                )
             if self.dynamic.interposable(name, reference.kind):
                 return self._external(name), reference.addend
             return self._object(name, known.value), reference.addend
@@ -149,21 +169,91 @@ class FieldResolver:
                 return self.refuse("internal", place, "it refers to %s, which has no address" % name)
         return self._external(name, name in place.one.change.after.optional), reference.addend
 
-    def _thread_local(self, place: Placed, reference: Field, content: bytearray) -> None:
-        """Fill the offset of an existing thread-local variable of an executable: it is the same for every process."""
-        target = reference.atom
-        value = None
-        if reference.kind == R_TPOFF32 and target is not None and place.one.change.placed is not None:
-            symbols = [s for s in self.artifact.artifact.symbols() if s.kind == STT_TLS and s.name in target.names]
-            value = symbols[0].value if len({s.value for s in symbols}) == 1 else None
-        elif reference.kind == R_TPOFF32 and reference.name in self.artifact.globals:
-            value = self.artifact.globals[reference.name].value
-        offset = self.dynamic.thread_offset(value) if value is not None else None
+    def _indirect_function(self, place: Placed, reference: Field) -> tuple[str, int] | None:
+        """Name and resolver (link-time address) of the object's own IFUNC that a field means, None where it does not.
+
+        Within its unit the resolver, a function as any other, may be an atom of the same place.
+        """
+        change, target = place.one.change, reference.atom
+        name = reference.symbol if target is not None else reference.name
+        if target is None:
+            known = self.artifact.globals.get(name)
+            own = known is not None and known.kind == STT_IFUNC and not self.dynamic.imported(name)
+            return (name, known.value) if known is not None and own else None
+        if name not in change.indirect_functions():
+            return None
+        address = change.address(target)
+        return (name, address) if address is not None else None
+
+    def _call_indirect(self, place: Placed, reference: Field, name: str, resolver: int) -> Resolved | None:
+        """By the object's own slot, in which the dynamic linker put what the resolver chose when the program began."""
+        slot = self.dynamic.chosen(name, resolver)
+        calls = calls_directly(place.one.atom, reference)
+        if not slot or not (calls or reference.kind in GOT_LOADS):
+            why = (
+                "no code of the object calls it"
+                if not slot
+                else "its address is taken, and the process may know another"
+            )
+            self.refuse(
+                "construct_unsupported", place, "it refers to %s, an IFUNC of the object itself: %s" % (name, why)
+            )
+            return None
+        symbol = self._object(name, slot)
+        if not calls:
+            return Resolved(reference.offset, R_PC32, symbol, reference.addend)
+        stub = next((stub for stub, leads_to in self.indirect.items() if leads_to == symbol), "")
+        if not stub:
+            stub = self._names.name(name + ".call")
+            self.indirect[stub] = symbol
+        return Resolved(reference.offset, R_PC32, stub, reference.addend)
+
+    def _thread_local(self, place: Placed, reference: Field, content: bytearray) -> Resolved | None:
+        """Write the code that gets at an existing thread-local variable; the field that leads to a slot, if any."""
+        atom = place.one.atom
+        try:
+            access = self._access(place, reference)
+        except Unsupported as unsupported:
+            name = reference.atom.name if reference.atom is not None else reference.name
+            self.refuse("tls_unsupported", place, "it uses the thread-local %s, and %s" % (name, unsupported))
+            return None
+        if access.also >= 0:
+            self._meaningless.add((id(atom), access.also))
+        start = place.offset + access.offset
+        content[start : start + len(access.code)] = access.code
+        if not access.slot:
+            return None
+        name = reference.symbol or reference.name
+        return Resolved(access.slot_at, R_PC32, self._object(name, access.slot), -4)
+
+    def _access(self, place: Placed, reference: Field) -> Access:
+        atom, target, name = place.one.atom, reference.atom, reference.symbol or reference.name
+        code, at, kind = atom.content, reference.offset, reference.kind
+        slots = self.dynamic.thread_locals
+        is_plain = kind in (R_TPOFF32, R_DTPOFF32)
+        inside = reference.addend if is_plain else 0
+        if not is_plain and reference.addend not in (-4, 0):
+            raise Unsupported("its field has the addend %d" % reference.addend)
+        offset = self._offset_in_block(place, reference)
+        if self.dynamic.is_library:
+            return through_slots(code, at, kind, name, None if offset is None else offset + inside, slots)
+        if name == MODULE_BASE:
+            return in_executable(code, at, kind, 0)
         if offset is None:
-            name = target.name if target is not None else reference.name
-            self.refuse("tls_unsupported", place, "it uses the thread-local %s" % name)
-            return
-        struct.pack_into("<i", content, place.offset + reference.offset, offset + reference.addend)
+            if target is not None:
+                raise Unsupported("the object has none of this name")
+            return of_another_object(code, at, kind, name, slots)
+        return in_executable(code, at, kind, slots.from_thread_pointer(offset) + inside)
+
+    def _offset_in_block(self, place: Placed, reference: Field) -> int | None:
+        """Where the object's own variable lies in its block of thread-local variables, None for another object's."""
+        if reference.name == MODULE_BASE:
+            return 0
+        if reference.atom is not None:
+            return place.one.change.address(reference.atom)
+        known = self.artifact.globals.get(reference.name)
+        own = known is not None and known.kind == STT_TLS and not self.dynamic.imported(reference.name)
+        return known.value if known is not None and own else None
 
     def _object(self, name: str, address: int) -> str:
         return self._reference(OBJECT, name, address, 0, "")

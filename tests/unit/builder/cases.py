@@ -278,7 +278,6 @@ CASES = {
         {"work.c": THREAD_LOCAL},
         {"work.c": _edit(THREAD_LOCAL, ("seen++;", "seen += 3;"))},
         ["answer"],
-        refused_with={"position independent code": "tls_unsupported"},
     ),
     "a new source file": Case(
         {"work.c": PLAIN},

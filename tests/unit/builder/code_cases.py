@@ -1,7 +1,7 @@
 # Copyright (c) 2026 cgl.livepatch contributors
 # GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Changes of code, function by function: new and removed ones, inlined ones, copies that the compiler makes, recursion."""
+"""Changes of code, function by function: new and removed, inlined, copies that the compiler makes, recursion."""
 
 from __future__ import annotations
 
@@ -250,7 +250,12 @@ __attribute__((noinline)) static long guarded(long x)
     }
     return kept + code;
 }
-long answer(long x) { char room[(x & 63) + 1]; room[x & 31 & (sizeof room - 1)] = 3; return guarded(x) + room[x & 31 & (sizeof room - 1)]; }
+long answer(long x)
+{
+    char room[(x & 63) + 1];
+    room[x & 31 & (sizeof room - 1)] = 3;
+    return guarded(x) + room[x & 31 & (sizeof room - 1)];
+}
 """
 
 

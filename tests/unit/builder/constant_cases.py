@@ -149,8 +149,14 @@ __attribute__((noinline)) static long code(const char *name)
             return commands[i].code + (commands[i].help[1] ? (long)strlen(commands[i].help[1]) : 0);
     return -1;
 }
-__attribute__((noinline)) static long wide(long x) { return (long)wcslen(x & 1 ? L"wide text" : L"short") + __func__[x & 1]; }
-__attribute__((noinline)) static long lengths(long x) { return (long)(strlen(banner + (x & 7)) + strlen(names[x & 3])); }
+__attribute__((noinline)) static long wide(long x)
+{
+    return (long)wcslen(x & 1 ? L"wide text" : L"short") + __func__[x & 1];
+}
+__attribute__((noinline)) static long lengths(long x)
+{
+    return (long)(strlen(banner + (x & 7)) + strlen(names[x & 3]));
+}
 long answer(long x)
 {
     char text[64];
