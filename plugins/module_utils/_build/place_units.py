@@ -49,15 +49,18 @@ class ArtifactSymbols:
         self.globals: dict[str, Symbol] = {}
         self.groups: dict[str, list[dict[str, list[int]]]] = {}
         group: dict[str, list[int]] = {}
-        for symbol in artifact.symbols():
+        # Behind a last file without a name stand the globals that the linker made local: hidden ones, and those that a
+        # version script keeps in. They are still known by name alone; of their visibility nothing may be left.
+        last = max((n for n, symbol in enumerate(artifact.symbols()) if symbol.kind == STT_FILE), default=-1)
+        nameless = last >= 0 and not artifact.symbols()[last].name
+        for number, symbol in enumerate(artifact.symbols()):
             if symbol.kind == STT_FILE:
                 group = {}
                 self.groups.setdefault(symbol.name, []).append(group)
             elif symbol.name and symbol.is_defined() and symbol.kind != STT_SECTION:
                 if symbol.binding == STB_LOCAL:
                     group.setdefault(symbol.name, []).append(symbol.value)
-                    # The linker makes hidden symbols local, behind the last file: they are still known by name alone.
-                if symbol.binding != STB_LOCAL or symbol.visibility:
+                if symbol.binding != STB_LOCAL or symbol.visibility or (nameless and number > last):
                     self.globals[plain_name(symbol)] = symbol
 
     def place(self, unit: ObjectFile, twins: int, occurrence: int) -> PlacedUnit | None:
