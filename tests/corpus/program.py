@@ -27,7 +27,8 @@ class Probe:
     """What the fix changes in what the program does.
 
     `ask` is given the running program and the paths of the fix's Debian patches (many bring a test, with its payload);
-    its answers are compared as they are.
+    its answers are compared as they are. `unfixed` is empty where the program is asked with the fix alone: without,
+    it would not live through it.
     """
 
     ask: Callable[[Running, list[str]], str]

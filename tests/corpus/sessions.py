@@ -8,6 +8,9 @@ from __future__ import annotations
 import json
 import socket
 
+from .program import Probe
+from .running import Running
+
 TIMEOUT = 20.0
 
 
@@ -86,3 +89,16 @@ class Host:
     def close(self) -> None:
         """End the connection."""
         self._stream.close()
+
+
+def called(name: str, unfixed: str, fixed: str) -> Probe:
+    """What a function of the host program answers, on a connection of its own; see program.Probe for the rest."""
+
+    def ask(running: Running, _patches: list[str]) -> str:
+        host = Host(running.port)
+        try:
+            return str(host.call(name))
+        finally:
+            host.close()
+
+    return Probe(ask, unfixed, fixed)

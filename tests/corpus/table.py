@@ -37,10 +37,11 @@ def page(rows: list[Row]) -> str:
     done = [row for row in rows if row.result == "patched"]
     not_done = [row for row in rows if row.result != "patched"]
     programs = len({row.program for row in rows})
+    longest = max((row.stop_us for row in rows), default=0)
     text = HEADER + (
         f"\nRun on {datetime.date.today()}, Linux {platform.release()}: {len(rows)} fixes of {programs} programs and"
         f" libraries, {len(done)} patched and {len(not_done)} refused; {sum(row.done for row in rows)} requests"
-        f" answered, {sum(row.lost for row in rows)} lost; longest stop {max((row.stop_us for row in rows), default=0)} us.\n"
+        f" answered, {sum(row.lost for row in rows)} lost; longest stop {longest} us.\n"
     )
     text += "\n## Patched\n\n"
     text += _table(

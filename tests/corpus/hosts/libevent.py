@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """An HTTP server of libevent's, driven through its C interface: python3 libevent.py PORT.
 
-GET and POST of any address answer 200 with how much body came; /echo?NAME=VALUE adds a header NAME: VALUE to the answer,
-if libevent takes it; /header?NAME answers with that header of the request.
+GET and POST of any address answer 200 with how much body came; /echo?NAME=VALUE adds a header NAME: VALUE to the
+answer, if libevent takes it; /header?NAME answers with that header of the request.
 """
 
 from __future__ import annotations
@@ -15,9 +15,13 @@ import urllib.parse
 
 event = ctypes.CDLL("libevent-2.1.so.7")
 for _name in (
-    "event_base_new evhttp_new evhttp_request_get_uri evhttp_request_get_input_buffer evhttp_request_get_output_buffer"
-    " evhttp_request_get_output_headers evhttp_request_get_input_headers"
-).split():
+    "event_base_new",
+    "evhttp_new",
+    "evhttp_request_get_input_buffer",
+    "evhttp_request_get_input_headers",
+    "evhttp_request_get_output_buffer",
+    "evhttp_request_get_output_headers",
+):
     getattr(event, _name).restype = ctypes.c_void_p
 event.evhttp_request_get_uri.restype = event.evhttp_find_header.restype = ctypes.c_char_p
 event.evbuffer_get_length.restype = ctypes.c_size_t

@@ -95,7 +95,7 @@ LIBEVENT = Program(
             "CVE-2026-63388",
             ("CVE-2026-63388.patch",),
             refused="layout_changed",
-            why="bufferevent_private holds a wider address in place of the old one: bufferevents that exist are too small.",
+            why="bufferevent_private holds a wider address than before: bufferevents that exist are too small for it.",
         ),
     ),
 )

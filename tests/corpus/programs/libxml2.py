@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import os
 
-from ..program import Fix, Probe, Program
-from ..running import Running
-from ..sessions import Host
+from ..program import Fix, Program
+from ..sessions import Host, called
 
 HOSTS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "hosts")
 
@@ -36,9 +35,21 @@ LIBXML2 = Program(
     fixes=(
         Fix("CVE-2025-9714", ("CVE-2025-9714.patch",)),
         Fix("CVE-2026-1757", ("CVE-2026-1757.patch",)),
-        Fix("CVE-2025-8732", ("CVE-2025-8732.patch",)),
-        Fix("CVE-2026-0990", ("CVE-2026-0990.patch",)),
-        Fix("CVE-2026-0992", ("CVE-2026-0992/01-4af23b523.patch", "CVE-2026-0992/02-096402c94.patch")),
-        Fix("CVE-2026-0989", ("CVE-2026-0989.patch",)),
+        Fix("CVE-2025-8732", ("CVE-2025-8732.patch",), called("load_sgml_catalog_that_names_itself", "", "ends")),
+        Fix(
+            "CVE-2026-0990", ("CVE-2026-0990.patch",), called("resolve_in_catalog_that_delegates_to_itself", "", "ends")
+        ),
+        Fix(
+            "CVE-2026-0992",
+            ("CVE-2026-0992/01-4af23b523.patch", "CVE-2026-0992/02-096402c94.patch"),
+            called("resolve_where_each_catalog_names_the_next_twice", "slow", "quick"),
+        ),
+        Fix(
+            "CVE-2026-0989",
+            ("CVE-2026-0989.patch",),
+            refused="layout_changed",
+            refuses="incLimit",
+            why="The parser's context gains a limit, in what was padding: contexts that exist have no limit set.",
+        ),
     ),
 )
