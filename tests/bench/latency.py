@@ -19,12 +19,12 @@ from patching import compile_program
 from succeeded import succeeded
 
 REDIS = Path(__file__).resolve().parents[1] / "redis"
-sys.path.append(str(REDIS))
+sys.path += [str(REDIS), str(REDIS.parent)]
 
-from cache import default_cache  # noqa: E402
 from prepare import Proof, prepare  # noqa: E402
 from server import Server  # noqa: E402
 
+from debian.cache import default_cache  # noqa: E402
 from module_utils._engine.activate import Limits  # noqa: E402
 from module_utils._engine.operations import (  # noqa: E402
     activate_patch,

@@ -9,9 +9,10 @@ from typing import Iterator
 
 import prepare
 import pytest
-from archive import ProofError
-from cache import default_cache
 from server import Benchmark, Server
+
+from debian.archive import ProofError
+from debian.cache import default_cache
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

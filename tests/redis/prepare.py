@@ -19,13 +19,16 @@ import shutil
 import subprocess
 import sys
 
-import debian_build
 import fix
-from archive import BINARY, SOURCE, Archive, ProofError, VanishedError
-from cache import default_cache, made_whole, only_one
+
+from debian import debian_build, diffs
+from debian.archive import Archive, ProofError, VanishedError
+from debian.cache import default_cache, made_whole, only_one
+from debian.packages import installed_tree, source_tree
 
 STOCK = "5:7.0.15-1~deb12u7"
 FIXED = "5:7.0.15-1~deb12u10"
+ARTIFACT = "src/redis-server"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,24 +68,25 @@ def prepare(cache: str, gone: frozenset[str] = frozenset()) -> Proof:
 def _unpacked_fixed(archive: Archive, cache: str) -> str:
     """The tree of the source package that has the fix: FIXED, or the newest that has it."""
     with contextlib.suppress(VanishedError):
-        return _unpacked(archive, cache, FIXED)
+        return source_tree(archive, cache, "redis", FIXED)
     for version in archive.source_versions("redis"):
-        tree = _unpacked(archive, cache, version)
+        tree = source_tree(archive, cache, "redis", version)
         if os.path.exists(fix.debian_patch(tree)):
             print(f"{FIXED} is gone; the fix is taken from {version}.", file=sys.stderr)
             return tree
     raise ProofError(
         f"No source package of redis in this machine's archive carries {fix.NAME}: redis {FIXED} did. Point"
-        " LIVEPATCH_REDIS_CACHE to a cache that still holds it."
+        " LIVEPATCH_DEBIAN_CACHE to a cache that still holds it."
     )
 
 
 def _with_stock(archive: Archive, cache: str, fixed: str) -> Proof:
-    programs = _unpacked_programs(archive, cache)
-    source = _unpacked(archive, cache, STOCK)
+    installed = installed_tree(archive, cache, ("redis-server", "redis-tools"), STOCK)
+    programs = os.path.join(installed, "usr", "bin")
+    source = source_tree(archive, cache, "redis", STOCK)
     debian_build.install_dependencies(source)  # the stock program needs their libraries, too
     patch = fix.debian_patch(fixed)
-    fix.check_applies(patch, source)
+    diffs.check_applies(patch, source)
     return _proof(
         version=STOCK,
         stock=True,
@@ -102,9 +106,9 @@ def _with_stand_in(cache: str, fixed: str) -> Proof:
         with made_whole(home) as scratch:
             shutil.copytree(fixed, os.path.join(scratch, "redis"), symlinks=True)
             # Later patches stand on its tests; what is taken out and put in again is the program's part.
-            fix.write_program_part(fix.debian_patch(fixed), os.path.join(scratch, "fix.diff"))
-            fix.take_out(os.path.join(scratch, "fix.diff"), os.path.join(scratch, "redis"))
-    fix.check_applies(diff, source)
+            diffs.write_part(fix.debian_patch(fixed), os.path.join(scratch, "fix.diff"), fix.PROGRAM)
+            diffs.take_out(os.path.join(scratch, "fix.diff"), os.path.join(scratch, "redis"))
+    diffs.check_applies(diff, source)
     built = debian_build.build(source, cache, "deployed")
     deployed = os.path.join(built, "deployed", "redis-server")
     if not os.path.exists(deployed):
@@ -112,7 +116,7 @@ def _with_stand_in(cache: str, fixed: str) -> Proof:
             stripped = os.path.join(scratch, "redis-server")
             # As dh_strip does it.
             strip = ["strip", "--remove-section=.comment", "--remove-section=.note"]
-            subprocess.run([*strip, "-o", stripped, os.path.join(built, debian_build.ARTIFACT)], check=True)
+            subprocess.run([*strip, "-o", stripped, os.path.join(built, ARTIFACT)], check=True)
     return _proof(
         version=debian_build.version(source) + " without " + fix.NAME,
         stock=False,
@@ -128,33 +132,9 @@ def _proof(**fields: object) -> Proof:
     return Proof(
         build_command=debian_build.COMMAND,
         environment=debian_build.environment(),
-        artifact=debian_build.ARTIFACT,
+        artifact=ARTIFACT,
         **fields,  # type: ignore[arg-type]
     )
-
-
-def _unpacked(archive: Archive, cache: str, version: str) -> str:
-    """The source tree of a version, with Debian's patches applied."""
-    files = archive.fetch(SOURCE, "redis", version)
-    (dsc,) = [path for path in files if path.endswith(".dsc")]
-    home = os.path.join(cache, "source", os.path.basename(os.path.dirname(dsc)))
-    if not os.path.exists(home):
-        with made_whole(home) as scratch:
-            for path in files:
-                os.symlink(path, os.path.join(scratch, os.path.basename(path)))
-            debian_build.unpack(os.path.join(scratch, os.path.basename(dsc)), os.path.join(scratch, "redis"))
-    return os.path.join(home, "redis")
-
-
-def _unpacked_programs(archive: Archive, cache: str) -> str:
-    """The directory with the programs of the packages redis-server and redis-tools."""
-    packages = [path for name in ("redis-server", "redis-tools") for path in archive.fetch(BINARY, name, STOCK)]
-    home = os.path.join(cache, "stock", "-".join(os.path.basename(os.path.dirname(path))[:16] for path in packages))
-    if not os.path.exists(home):
-        with made_whole(home) as scratch:
-            for path in packages:
-                subprocess.run(["dpkg-deb", "-x", path, scratch], check=True)
-    return os.path.join(home, "usr", "bin")
 
 
 def main() -> int:

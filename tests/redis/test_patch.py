@@ -12,9 +12,10 @@ import subprocess
 import sys
 
 import pytest
-import snapshot
 from prepare import Proof
 from server import Benchmark, Server
+
+from debian import snapshot
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 

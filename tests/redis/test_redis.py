@@ -12,18 +12,18 @@ import os
 import shutil
 import signal
 
-import debian_build
 import payloads
 import probe
 import pytest
 import sections
-import snapshot
-from cache import default_cache
 from client import Client
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 from prepare import Proof
 from server import CLIENTS, Benchmark, Server
+
+from debian import debian_build, snapshot
+from debian.cache import default_cache
 
 
 @pytest.fixture(scope="session")

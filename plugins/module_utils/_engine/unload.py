@@ -87,7 +87,13 @@ def _wait_until_left(process: Process, region: Region, timeout: float) -> int:
     end = time.monotonic() + timeout
     held_us = 0
     branches = region.branches()
-    image = [part for part in _everything(region) if part not in branches]
+    # The first byte is the description's, which the program knows nothing of; but what lay right below the patch, as an
+    # allocator's arena that was given back meanwhile, ends at its address, and ends are kept.
+    image = [
+        (start + 1 if start == region.address else start, end)
+        for start, end in _everything(region)
+        if (start, end) not in branches
+    ]
     memory = MemoryScan(process, image, branches, _everything(region))
     while True:
         inside = None

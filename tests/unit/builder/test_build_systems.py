@@ -309,6 +309,32 @@ second.o: part.c
     assert sorted(f.offset for f in patch.manifest.functions) == sorted(addresses(one.built())["step"])
 
 
+def test_library_that_keeps_symbols_in(tmp_path: Path) -> None:
+    """What another file defines is the object's own also where an alias, or a version script, keeps it in."""
+    other = """
+__attribute__((noinline)) long exported(long x) { return x + 1; }
+extern __typeof(exported) exported_inside __attribute__((alias("exported"), visibility("hidden")));
+__attribute__((noinline)) long kept_in(long x) { return x + 2; }
+"""
+    lib = """
+extern long exported_inside(long) __attribute__((visibility("hidden")));
+long kept_in(long);
+long entry(long x) { return exported_inside(x) + kept_in(x); }
+"""
+    makefile = (
+        "libwork.so.1: work.o other.o map\n"
+        "\t$(CC) -shared -Wl,-soname,libwork.so.1 -Wl,--version-script=map -o $@ work.o other.o\n"
+        "%.o: %.c\n\t$(CC) -O2 -g -fPIC -c -o $@ $<\n"
+    )
+    files = {"work.c": lib, "other.c": other, "map": "WORK_1 { global: exported; entry; local: *; };\n"}
+    after = lib.replace("exported_inside(x) + kept_in(x)", "exported_inside(x) * 2 + kept_in(x)")
+    one = project(tmp_path, {**files, "Makefile": makefile}, {"work.c": after}, artifact="libwork.so.1")
+    patch = one.patch()
+    assert functions(patch) == ["entry"]
+    kinds = {r.name: r.kind for r in patch.manifest.references}
+    assert kinds == {"exported_inside": "object", "kept_in": "object"}
+
+
 def test_shared_library(tmp_path: Path) -> None:
     """Exported functions are called through the library's own slot, hidden ones directly."""
     lib = """

@@ -404,6 +404,20 @@ def test_what_the_program_keeps_of_the_patch(tmp_path: Path, program: Path, sour
         assert running.ask("w") == "1"
 
 
+def test_the_end_of_what_lies_below_the_patch(tmp_path: Path, program: Path) -> None:
+    """Allocators keep where a mapping of theirs ends, which is where the patch begins: that leads to nothing of it."""
+    patch = make_patch(tmp_path, program, CONSTANT, ["choose"])
+    with Running(program) as running, Process(running.pid) as process:
+        meant = _loaded(running, patch)
+        place = int(running.ask("k"), 16)
+        region = find_region(find_regions(process.memory, process.maps()), "fix")
+        assert region is not None
+        process.memory.write(place, (region.address + 1).to_bytes(8, "little"))
+        assert _place_named(_refused(_only(unload_patch("fix", meant, 0.0).outcomes), "loaded"))[0] == place
+        process.memory.write(place, region.address.to_bytes(8, "little"))
+        assert unload_patch("fix", meant, 0.0).summary()["failed"] == 0
+
+
 def test_a_counter_saved_by_a_signal(tmp_path: Path, program: Path) -> None:
     """The branches of a patch call nothing: who was interrupted in one is known by the frame of the signal alone."""
     patch = make_patch(tmp_path, program, NEW_WORK, ["work"])

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 cgl.livepatch contributors
 # GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Debian's own build of redis: its dependencies, its command, and a built tree kept in the cache."""
+"""Debian's own build of a source package: its dependencies, its command, and a built tree kept in the cache."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ import os
 import shutil
 import subprocess
 
-from archive import ProofError
-from cache import made_whole
+from .archive import ProofError
+from .cache import made_whole
 
 # The part of dpkg-buildpackage that compiles: what follows it installs, strips and packs.
 COMMAND = "debian/rules build"
-ARTIFACT = "src/redis-server"
 
 
 def environment() -> dict[str, str]:
     """What the build needs besides PATH."""
     return {
         "DEB_BUILD_OPTIONS": f"nocheck parallel={os.cpu_count() or 1}",
-        # src/mkreleasehdr.sh writes the commit of a git checkout around the tree into the program.
+        # Some builds write the commit of a git checkout around the tree into the program.
         "GIT_DIR": "/nonexistent",
     }
 
@@ -37,6 +36,25 @@ def version(tree: str) -> str:
     """The version of the source package in `tree`."""
     with open(os.path.join(tree, "debian", "changelog"), encoding="utf-8") as stream:
         return stream.readline().split("(")[1].split(")")[0]
+
+
+def install(packages: tuple[str, ...]) -> None:
+    """Install binary packages that are missing: by apt as root, else say which lack."""
+    shown = subprocess.run(
+        ["dpkg-query", "--show", "--showformat", "${db:Status-Status} ${Package}\n", *packages],
+        env=_clean({}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    present = {line.split()[1] for line in shown.stdout.splitlines() if line.startswith("installed ")}
+    missing = [package for package in packages if package not in present]
+    if missing and os.geteuid() != 0:
+        raise ProofError(f"These packages are missing: {' '.join(missing)}. Install them, or run this once as root.")
+    if missing:
+        noninteractive = _clean({"DEBIAN_FRONTEND": "noninteractive"})
+        _run(["apt-get", "update", "-q"], noninteractive)
+        _run(["apt-get", "-y", "-q", "--no-install-recommends", "install", *missing], noninteractive)
 
 
 def install_dependencies(tree: str) -> None:

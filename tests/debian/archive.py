@@ -16,7 +16,7 @@ import os
 import re
 import subprocess
 
-from apt_sources import machine_sources
+from .apt_sources import machine_sources
 
 SOURCE = "source"
 BINARY = "binary"
@@ -139,7 +139,7 @@ class Archive:
         copied = machine_sources()
         if not copied:
             raise ProofError(
-                "The machine's apt sources name no archive of its own release. This proof takes redis from"
+                "The machine's apt sources name no archive of its own release. This proof takes its programs from"
                 " Debian 12's archive: run it where that is configured."
             )
         for name, text in copied.items():

@@ -14,9 +14,9 @@ from typing import Iterator
 
 
 def default_cache() -> str:
-    """LIVEPATCH_REDIS_CACHE, else .cache/redis in the checkout (which git ignores)."""
+    """LIVEPATCH_DEBIAN_CACHE, else .cache/debian in the checkout (which git ignores)."""
     checkout = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    return os.path.abspath(os.environ.get("LIVEPATCH_REDIS_CACHE") or os.path.join(checkout, ".cache", "redis"))
+    return os.path.abspath(os.environ.get("LIVEPATCH_DEBIAN_CACHE") or os.path.join(checkout, ".cache", "debian"))
 
 
 @contextlib.contextmanager
