@@ -44,7 +44,7 @@ options:
   name:
     description:
       - Id of the patch. Letters, digits, V(.), V(_) and V(-), beginning with a letter or digit.
-      - With O(artifacts), each patch is called by this, V(-) and the file name of its artifact, if it has no name of its own.
+      - With O(artifacts), each patch without a name of its own is called by this, V(-) and the file name of its artifact.
     type: str
     required: true
   version:

@@ -19,7 +19,7 @@ from .built_tree import BuiltTree, built_tree
 from .calling_contract import bound_callers, check_prototypes, relies_on_registers, running_callers
 from .changed_functions import is_function
 from .changed_units import ChangedUnits, compile_changed_units
-from .choose_contents import Chooser
+from .choose_contents import Chooser, PatchContents
 from .endless import endless_functions
 from .layout_of_types import changed_layouts
 from .listing import listings

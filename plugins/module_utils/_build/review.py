@@ -144,7 +144,6 @@ def _copies_elsewhere(units: ChangedUnits, contents: PatchContents, change: Chan
         found.append("%s is linked into %s, too: patch these as well" % (_some(sources), _some(copies)))
     if headers:
         asked = [unit for rows in others.values() for unit in rows]
-        told = zip(asked, files_read(asked, tree.tree))
         reads_header = {
             id(unit) for unit, reads in zip(asked, files_read(asked, tree.tree)) if headers.intersection(reads.inside)
         }

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 cgl.livepatch contributors
 # GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a patch does, for people: each function with its sizes and what its new code refers to. Read from the patch alone.
+"""What a patch does, for people: each function, its sizes, what its new code refers to. Read from the patch alone.
 
 Also a command: PYTHONPATH=plugins python3 -m module_utils._patch.describe FILE...
 """
