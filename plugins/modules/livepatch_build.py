@@ -42,7 +42,9 @@ attributes:
     details: 64-bit x86 only for now.
 options:
   name:
-    description: Id of the patch. Letters, digits, V(.), V(_) and V(-), beginning with a letter or digit.
+    description:
+      - Id of the patch. Letters, digits, V(.), V(_) and V(-), beginning with a letter or digit.
+      - With O(artifacts), a patch without a name of its own is called by this, V(-) and the file name of its artifact.
     type: str
     required: true
   version:
@@ -99,12 +101,42 @@ options:
     type: dict
     default: {}
   artifact:
-    description: The file that the build links, relative to the tree, not stripped.
+    description:
+      - The file that the build links, relative to the tree, not stripped. Either this or O(artifacts) is needed.
     type: str
-    required: true
   target:
     description: The deployed object that the patch is for, stripped or not. By default the artifact itself.
     type: path
+  artifacts:
+    description:
+      - Several files that the build links, of which one change may reach more than one, a program and its library
+        for example. A patch is made for each that it reaches, all from one build of the tree. Give every object that
+        runs with what the change touches.
+      - Where the new code of one calls what the patch of another changes, the first requires the second.
+      - When one of them is refused, no patch is written.
+    type: list
+    elements: dict
+    suboptions:
+      artifact:
+        description: As O(artifact).
+        type: str
+        required: true
+      target:
+        description: As O(target).
+        type: path
+      name:
+        description: Id of the patch for this one.
+        type: str
+      requires:
+        description: Ids of patches that must be active before this one, besides those of O(requires).
+        type: list
+        elements: str
+        default: []
+      replaces:
+        description: Ids of patches that this one takes the place of, besides those of O(replaces).
+        type: list
+        elements: str
+        default: []
   data_changes:
     description:
       - Names of variables whose changed initial value is meant to be written into running processes on activation.
@@ -124,7 +156,8 @@ options:
       - atomic
       - quiescent
   dest:
-    description: The patch file to write, or a directory in which C(NAME.lpatch) is written.
+    description:
+      - The patch file to write, or a directory in which C(NAME.lpatch) is written. With O(artifacts), a directory.
     type: path
     required: true
 requirements:
@@ -175,6 +208,23 @@ EXAMPLES = r"""
     target: /usr/lib/libgreet.so.1.2.0
     dest: /var/tmp/libgreet-1.2.1.lpatch
 
+- name: Build patches for a program and its library from one diff, in place of those of the last fix
+  cgl.livepatch.livepatch_build:
+    name: fix-3
+    source: /usr/src/greeter
+    diff:
+      - /usr/src/fix-2.diff
+      - /usr/src/fix-3.diff
+    build_command: make
+    artifacts:
+      - artifact: greeter
+        target: /usr/sbin/greeter
+        replaces: [fix-2-greeter]
+      - artifact: libgreet.so.1
+        target: /usr/lib/libgreet.so.1
+        replaces: [fix-2-libgreet.so.1]
+    dest: /var/tmp/
+
 - name: See what a patch would hold, without writing it
   cgl.livepatch.livepatch_build:
     name: fix-greeting
@@ -191,9 +241,9 @@ EXAMPLES = r"""
 RETURN = r"""
 patch:
   description: The patch.
-  returned: success
+  returned: success, when O(artifact) is given
   type: dict
-  contains:
+  contains: &patch
     path:
       description: The patch file.
       type: str
@@ -214,10 +264,39 @@ patch:
       description: Build-id of the object that the patch is for.
       type: str
       sample: 347bda285b7b5c15b56b8fc63bc1668281ffed3c
+    object:
+      description: File name of the artifact.
+      type: str
+      sample: greeter
     arch:
       description: Architecture of the object.
       type: str
       sample: x86_64
+    description:
+      description: What the patch is for.
+      type: str
+      sample: Names of more than 64 bytes are refused
+    cves:
+      description: The CVE ids that the patch fixes.
+      type: list
+      elements: str
+      sample: []
+    requires:
+      description: Ids of patches that must be active before this one.
+      type: list
+      elements: str
+      sample: []
+    replaces:
+      description: Ids of patches that this one takes the place of.
+      type: list
+      elements: str
+      sample: []
+    built:
+      description: Who built it with what.
+      type: dict
+      sample:
+        by: builder
+        tool: cgl.livepatch 0.1.0
     consistency:
       description: The least that activating the patch needs.
       type: str
@@ -239,6 +318,30 @@ patch:
           description: Its size in the patch, bytes.
           type: int
           sample: 112
+        calls:
+          description: The object's functions that its new code calls.
+          type: list
+          elements: str
+          sample:
+            - check_length
+        uses:
+          description: The object's variables, tables and functions whose address its new code uses.
+          type: list
+          elements: str
+          sample:
+            - limit
+        imports:
+          description: What its new code takes from other objects of the process.
+          type: list
+          elements: str
+          sample:
+            - strlen
+        brings:
+          description: What its new code uses that only the patch has.
+          type: list
+          elements: str
+          sample:
+            - check_name
     data:
       description: The variables that the patch overwrites, see O(data_changes).
       type: list
@@ -273,6 +376,21 @@ patch:
       type: list
       elements: str
       sample: []
+patches:
+  description: All patches that were made; of O(artifacts), in their order.
+  returned: success
+  type: list
+  elements: dict
+  contains: *patch
+unreached:
+  description: Artifacts for which there is no patch, because the change does not reach them or changes nothing there.
+  returned: success, when O(artifacts) is given
+  type: list
+  elements: dict
+  sample:
+    - artifact: greetctl
+      code: not_in_object
+      reason: no source of greetctl reads a file that the change touches (greet.c)
 refusals:
   description: Everything that keeps the change from becoming a patch.
   returned: when the change is refused
@@ -299,6 +417,10 @@ refusals:
       description: What can be done instead.
       type: str
       sample: "Running code holds data in the old layout: restart into the new version, or find a fix without it."
+    artifact:
+      description: Which of O(artifacts) it is about.
+      type: str
+      sample: ""
 error:
   description: The first refusal, or the failure, with code, message and remedy.
   returned: failure
@@ -314,14 +436,15 @@ import os
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 from ..module_utils._build.build import build
-from ..module_utils._build.request import BuildRefused, BuildRequest
+from ..module_utils._build.request import BuildRefused, BuildRequest, Listing
+from ..module_utils._build.several import build_several, patch_name
 from ..module_utils._errors import LivepatchError
 from ..module_utils._module.failure import fail
 from ..module_utils._module.requirements import ELFTOOLS_ERROR, require_platform
 from ..module_utils._patch.manifest import check_id
 
-_SAME = ("name", "source", "build_command", "artifact", "version", "description", "configure_command", "strip")
-_LISTS = ("cves", "requires", "replaces", "data_changes")
+_SAME = ("source", "build_command", "version", "description", "configure_command", "strip")
+_LISTS = ("cves", "data_changes")
 
 
 def main() -> None:
@@ -340,14 +463,25 @@ def main() -> None:
             "build_command": {"type": "str", "required": True},
             "configure_command": {"type": "str", "default": ""},
             "environment": {"type": "dict", "default": {}},
-            "artifact": {"type": "str", "required": True},
+            "artifact": {"type": "str"},
             "target": {"type": "path"},
+            "artifacts": {
+                "type": "list",
+                "elements": "dict",
+                "options": {
+                    "artifact": {"type": "str", "required": True},
+                    "target": {"type": "path"},
+                    "name": {"type": "str"},
+                    "requires": {"type": "list", "elements": "str", "default": []},
+                    "replaces": {"type": "list", "elements": "str", "default": []},
+                },
+            },
             "data_changes": {"type": "list", "elements": "str", "default": []},
             "consistency": {"type": "str", "choices": ["entry", "atomic", "quiescent"]},
             "dest": {"type": "path", "required": True},
         },
-        mutually_exclusive=[("diff", "new_source")],
-        required_one_of=[("diff", "new_source")],
+        mutually_exclusive=[("diff", "new_source"), ("artifact", "artifacts"), ("target", "artifacts")],
+        required_one_of=[("diff", "new_source"), ("artifact", "artifacts")],
         add_file_common_args=True,
         supports_check_mode=True,
     )
@@ -355,51 +489,90 @@ def main() -> None:
         missing = missing_required_lib("pyelftools")
         fail(module, LivepatchError("dependency_missing", missing), exception=ELFTOOLS_ERROR)
     require_platform(module)
+    several = module.params["artifacts"] is not None
+    unreached = []
     try:
-        request = _request(module)
-        result = build(request, module.debug)
+        requests = _requests(module)
+        if several:
+            results, unreached = build_several(requests, module.debug)
+        else:
+            results = [build(requests[0], module.debug)]
     except BuildRefused as error:
         fail(module, error, refusals=[refusal.as_dict() for refusal in error.refusals])
     except LivepatchError as error:
         fail(module, error)
-    for warning in result.warnings:
-        module.warn(warning)
-    dest = module.params["dest"]
-    if os.path.isdir(dest):
-        dest = os.path.join(dest, request.name + ".lpatch")
-    changed = _write(module, dest, result.content)
-    answer = {"changed": changed, "patch": dict(result.summary, path=dest)}
-    if module._diff and changed:
-        answer["diff"] = [
-            {
-                "before_header": "%s (object)" % listing.name,
-                "after_header": "%s (patch)" % listing.name,
-                "before": listing.before,
-                "after": listing.after,
-            }
-            for listing in result.listings
-        ]
+    changed, patches, diff = False, [], []
+    for result in results:
+        name = result.patch.manifest.id
+        for warning in result.warnings:
+            module.warn("%s: %s" % (name, warning))
+        dest = module.params["dest"]
+        if os.path.isdir(dest):
+            dest = os.path.join(dest, name + ".lpatch")
+        written = _write(module, dest, result.content)
+        changed = changed or written
+        patches.append(dict(result.summary, path=dest))
+        diff += [_shown(listing) for listing in result.listings if written]
+    answer = {"changed": changed, "patches": patches}
+    if several:
+        answer["unreached"] = [refusal.as_dict() for refusal in unreached]
+    else:
+        answer["patch"] = patches[0]
+    if module._diff and diff:
+        answer["diff"] = diff
     module.exit_json(**answer)
 
 
-def _request(module: AnsibleModule) -> BuildRequest:
-    """The task's options as the builder takes them."""
+def _shown(listing: Listing) -> dict[str, str]:
+    """A listing as Ansible shows differences."""
+    what = "%s of %s" % (listing.name, listing.file) if listing.file else listing.name
+    return {
+        "before_header": "%s (object)" % what,
+        "after_header": "%s (patch)" % what,
+        "before": listing.before,
+        "after": listing.after,
+    }
+
+
+def _requests(module: AnsibleModule) -> list[BuildRequest]:
+    """The task's options as the builder takes them, once for each artifact."""
     given = module.params
-    for name in (given["name"], *given["requires"], *given["replaces"]):
-        check_id(name)
-    for option in ("source", "new_source", "target"):
+    rows = given["artifacts"]
+    if rows is None:
+        rows = [{"artifact": given["artifact"], "target": given["target"], "name": given["name"]}]
+    elif not rows:
+        module.fail_json(msg="artifacts: there is none in the list")
+    elif not os.path.isdir(given["dest"]):
+        module.fail_json(msg="dest: with artifacts it must be a directory, and %s is none" % given["dest"])
+    for option in ("source", "new_source"):
         if given[option] and not os.path.exists(given[option]):
             module.fail_json(msg="%s: there is no %s" % (option, given[option]))
-    return BuildRequest(
-        **{name: given[name] for name in _SAME},
-        **{name: tuple(given[name]) for name in _LISTS},
-        diff=tuple(given["diff"] or ()),
-        new_source=given["new_source"] or "",
-        environment={name: str(value) for name, value in given["environment"].items()},
-        target=given["target"] or "",
-        consistency=given["consistency"] or "",
-        want_listings=module._diff,
-    )
+    requests = []
+    for row in rows:
+        name = row["name"] or patch_name(given["name"], row["artifact"])
+        requires = [*given["requires"], *row.get("requires", [])]
+        replaces = [*given["replaces"], *row.get("replaces", [])]
+        for patch_id in (given["name"], name, *requires, *replaces):
+            check_id(patch_id)
+        if row["target"] and not os.path.exists(row["target"]):
+            module.fail_json(msg="target: there is no %s" % row["target"])
+        requests.append(
+            BuildRequest(
+                name=name,
+                artifact=row["artifact"],
+                target=row["target"] or "",
+                requires=tuple(requires),
+                replaces=tuple(replaces),
+                **{option: given[option] for option in _SAME},
+                **{option: tuple(given[option]) for option in _LISTS},
+                diff=tuple(given["diff"] or ()),
+                new_source=given["new_source"] or "",
+                environment={key: str(value) for key, value in given["environment"].items()},
+                consistency=given["consistency"] or "",
+                want_listings=module._diff,
+            )
+        )
+    return requests
 
 
 def _write(module: AnsibleModule, dest: str, content: bytes) -> bool:

@@ -148,7 +148,7 @@ def _without_fixes(program: Program, fixed: str) -> str:
 def _deployed_build(program: Program, source: str, cache: str) -> str:
     """What the builder's own build of the original made, stripped."""
     with built_tree(_request(program, source, cache), lambda text: print(text, file=sys.stderr)) as tree:
-        home = os.path.join(tree.folder, "deployed")
+        home = os.path.join(tree.entry.folder, "deployed")
         deployed = os.path.join(home, os.path.basename(program.deployed))
         if not os.path.exists(home):
             with made_whole(home) as scratch:

@@ -12,13 +12,14 @@ from .._elf.header import MACHINES
 from .._elf.object_file import read_object_file
 from .._errors import LivepatchError
 from .._patch.content import Patch
+from .._patch.describe import describe
 from .._patch.writer import patch_bytes
 from .assemble_patch import PatchAssembly
 from .built_tree import BuiltTree, built_tree
 from .calling_contract import bound_callers, check_prototypes, relies_on_registers, running_callers
 from .changed_functions import is_function
 from .changed_units import ChangedUnits, compile_changed_units
-from .choose_contents import Chooser
+from .choose_contents import Chooser, PatchContents
 from .endless import endless_functions
 from .layout_of_types import changed_layouts
 from .listing import listings
@@ -26,7 +27,7 @@ from .place_units import ArtifactSymbols
 from .private_copies import copies_with_other_callers, leave_private_copies
 from .prove_source import DeployedObject, deployed_object, differing_sections, mismatch
 from .read_change import Change, read_change
-from .request import BuildRefused, BuildRequest, BuildResult, Refusal, refuse
+from .request import BuildRefused, BuildRequest, BuildResult, Refusal
 from .review import review
 from .run_compiler import version_text
 from .watch_build import Progress
@@ -104,7 +105,8 @@ def _finish(change: Change, assembly: PatchAssembly) -> BuildResult:
     if refusals:
         raise BuildRefused(refusals)
     if not contents.replaced() and not contents.changed_data:
-        raise refuse("nothing_changed", "the change compiles to the same code in %s" % request.artifact)
+        reason = "the change compiles to the same code in %s" % request.artifact
+        raise BuildRefused([Refusal("nothing_changed", "", "", reason)], _new_names(units))
     warnings = []
     if inside:
         warnings.append("%s changed the way it is called; all its callers are in the patch" % ", ".join(inside))
@@ -125,9 +127,40 @@ def _finish(change: Change, assembly: PatchAssembly) -> BuildResult:
     warnings += review(units, contents, change, assembly.resolver.dynamic.is_library)
     if assembly.refusals:
         raise BuildRefused(assembly.refusals)
+    content, told = packed(patch, warnings)
+    return BuildResult(
+        patch,
+        content,
+        told,
+        tuple(warnings),
+        tuple(listings(contents, patch.manifest.data)) if request.want_listings else (),
+        request.artifact,
+        _changed_names(contents),
+        _new_names(units),
+    )
+
+
+def packed(patch: Patch, warnings: list[str]) -> tuple[bytes, dict[str, object]]:
+    """A patch's file, and what the module returns of it."""
     raw = patch_bytes(patch)
-    shown = listings(contents, patch.manifest.data) if request.want_listings else []
-    return BuildResult(raw, summary(patch, raw, tuple(warnings)), tuple(warnings), tuple(shown))
+    return raw, {**describe(patch), "sha256": hashlib.sha256(raw).hexdigest(), "warnings": list(warnings)}
+
+
+def _changed_names(contents: PatchContents) -> frozenset[str]:
+    """The names that others may use of what the patch replaces or writes."""
+    atoms = [one.atom for one in contents.replaced()] + [atom for _change, atom in contents.changed_data]
+    return frozenset(name for atom in atoms if not atom.local for name in atom.names)
+
+
+def _new_names(units: ChangedUnits) -> frozenset[str]:
+    """The names that others may use of what the changed source has and the original has not."""
+    return frozenset(
+        name
+        for change in units.changes
+        for atom in change.after.atoms
+        if not atom.local and atom.name and change.original(atom) is None
+        for name in atom.names
+    )
 
 
 def _layout_refusals(units: ChangedUnits) -> list[Refusal]:
@@ -160,24 +193,6 @@ def _explained(units: ChangedUnits, found: list[Refusal]) -> list[Refusal]:
                 )
         refusals.append(refusal)
     return refusals
-
-
-def summary(patch: Patch, raw: bytes, warnings: tuple[str, ...]) -> dict[str, object]:
-    """What the module returns of a patch."""
-    manifest = patch.manifest
-    return {
-        "sha256": hashlib.sha256(raw).hexdigest(),
-        "id": manifest.id,
-        "version": manifest.version,
-        "build_id": manifest.object.build_id,
-        "arch": manifest.object.arch,
-        "consistency": manifest.consistency,
-        "functions": [{"name": f.name, "size_old": f.size, "size_new": f.new_size} for f in manifest.functions],
-        "data": [{"name": v.name, "old": v.old, "new": v.new} for v in manifest.data],
-        "new_symbols": list(manifest.new_symbols),
-        "externals": sorted({r.name for r in manifest.references if r.is_outside}),
-        "warnings": list(warnings),
-    }
 
 
 def _built_by(tree: BuiltTree, change: Change) -> dict[str, str]:

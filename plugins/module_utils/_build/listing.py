@@ -25,9 +25,9 @@ def listings(contents: PatchContents, values: tuple[ChangedValue, ...]) -> list[
             change = one.change
             old = change.original(one.atom) if one.replaces else None
             before = _text(change.before, old) if change.before is not None and old is not None else ""
-            found.append(Listing(one.atom.name, before, _text(change.after, one.atom)))
+            found.append(Listing(one.atom.name, change.unit.word, before, _text(change.after, one.atom)))
     for value in values:
-        found.append(Listing(value.name, _bytes(value.old), _bytes(value.new)))
+        found.append(Listing(value.name, "", _bytes(value.old), _bytes(value.new)))
     return found
 
 

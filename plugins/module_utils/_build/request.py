@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from .._errors import REMEDIES, LivepatchError
+from .._patch.content import Patch
 
 
 @dataclass(frozen=True)
@@ -41,48 +42,61 @@ class BuildRequest:
 
 @dataclass(frozen=True)
 class Listing:
-    """The disassembly of a replaced function, in the object and in the patch, for people to compare."""
+    """The disassembly of a function, in the object and in the patch (or bytes of a value), for people to compare."""
 
     name: str
+    file: str
     before: str
     after: str
 
 
 @dataclass(frozen=True)
 class BuildResult:
-    """A patch file's bytes, its summary as livepatch_build returns it (without path), and listings if asked for."""
+    """A patch, the bytes of its file, its summary as livepatch_build returns it (without path), and listings if asked.
 
+    `changed_names` and `new_names`: what the change changes or adds of the names that `artifact` has for other objects.
+    """
+
+    patch: Patch
     content: bytes
     summary: dict[str, object]
     warnings: tuple[str, ...] = ()
     listings: tuple[Listing, ...] = ()
+    artifact: str = ""
+    changed_names: frozenset[str] = frozenset()
+    new_names: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """One thing that keeps the change from becoming a patch."""
+    """One thing that keeps the change from becoming a patch; `artifact` is told where there are several."""
 
     code: str
     symbol: str
     file: str
     reason: str
     remedy: str = ""
+    artifact: str = ""
 
     def as_dict(self) -> dict[str, str]:
-        """The refusal as the module returns it: {code, symbol, file, reason, remedy}."""
+        """The refusal as the module returns it: {code, symbol, file, reason, remedy, artifact}."""
         return {
             "code": self.code,
             "symbol": self.symbol,
             "file": self.file,
             "reason": self.reason,
             "remedy": self.remedy or REMEDIES[self.code],
+            "artifact": self.artifact,
         }
 
 
 class BuildRefused(LivepatchError):
-    """The change cannot become a patch; `refusals` says why, the first of them is the error itself."""
+    """The change cannot become a patch; `refusals` says why, the first of them is the error itself.
 
-    def __init__(self, refusals: list[Refusal]) -> None:
+    `new_names`: as in BuildResult, where it is known.
+    """
+
+    def __init__(self, refusals: list[Refusal], new_names: frozenset[str] = frozenset()) -> None:
         """At least one refusal."""
         first = refusals[0].as_dict()
         text = "; ".join(refusal.reason for refusal in refusals[:3])
@@ -90,6 +104,7 @@ class BuildRefused(LivepatchError):
             text += "; and %d more" % (len(refusals) - 3)
         super().__init__(first["code"], text, first["remedy"])
         self.refusals = refusals
+        self.new_names = new_names
 
 
 def refuse(code: str, reason: str, symbol: str = "", file: str = "", remedy: str = "") -> BuildRefused:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 cgl.livepatch contributors
 # GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Lines that only move make no function a changed one where __LINE__ is compiled in: C, C++, headers, macros, clang."""
+"""Lines that only move make no function a changed one wherever __LINE__ stands: C, C++, headers, macros, clang."""
 
 from __future__ import annotations
 
