@@ -67,12 +67,20 @@ class BuiltTree:
     def changed(
         self, change: Change, lines: dict[str, bytes], rebuild: bool, progress: Progress
     ) -> Iterator[list[CompileCommand]]:
-        """The changed tree in place of the original one, built again if asked; gives that build's compiler calls."""
+        """The changed tree in place of the original one, built again if asked; gives that build's compiler calls.
+
+        From what the original's build left, as far as make and its like can tell what has to be made again; from
+        nothing where the way to build changes.
+        """
         holder, aside = os.path.dirname(self.tree), os.path.join(self.entry.folder, "original")
         fresh = os.path.join(self.entry.folder, "changed")
         shutil.rmtree(fresh, ignore_errors=True)
         # Hard links are enough where nothing but the changed files is written.
-        _run(["cp", "-a" if rebuild else "-al", holder, fresh], self.entry)
+        if change.needs_fresh_tree():
+            os.makedirs(fresh)
+            _run(["cp", "-a", os.path.abspath(self.request.source), fresh], self.entry)
+        else:
+            _run(["cp", "-a" if rebuild else "-al", holder, fresh], self.entry)
         apply_change(change, os.path.join(fresh, os.path.basename(self.tree)), lines)
         os.rename(holder, aside)
         os.rename(fresh, holder)

@@ -19,6 +19,10 @@ _NOT_SOURCE = frozenset((".git", ".hg", ".svn", ".pc"))
 _BUILD_FILE = re.compile(
     r"(^|/)((GNU)?[mM]akefile[^/]*|CMakeLists\.txt|configure[^/]*|rules|meson\.build|[^/]*\.(mk|cmake|ac|am|in|y|yy|l|ll|m4|pro|gperf|re|def|map|ver|lds|ld))$"
 )
+# These decide how things are built; of the others, whoever builds knows what is made from them.
+_WAY_TO_BUILD = re.compile(
+    r"(^|/)((GNU)?[mM]akefile[^/]*|CMakeLists\.txt|configure[^/]*|rules|meson\.build|[^/]*\.(mk|cmake|ac|am|in|m4|pro))$"
+)
 _COMPILED = re.compile(r"\.(c|cc|cp|cxx|cpp|CPP|c\+\+|C|s|S|sx)$")
 
 
@@ -35,6 +39,13 @@ class Change:
             path
             for path, content in self.files.items()
             if _BUILD_FILE.search(path) or (_COMPILED.search(path) and (path in self.added or content is None))
+        )
+
+    def needs_fresh_tree(self) -> bool:
+        """True when a build that goes on from the original's would not know all that has to be made again."""
+        return any(
+            _WAY_TO_BUILD.search(path) or (content is None and _COMPILED.search(path))
+            for path, content in self.files.items()
         )
 
 
