@@ -22,7 +22,8 @@ description:
   - Refuses with a code, the place, the reason and a remedy what cannot be patched safely into a running process.
   - The built original is kept in a cache, so that the next patch for the same source does not build it again. The cache
     is V($XDG_CACHE_HOME/cgl-livepatch) or V(~/.cache/cgl-livepatch); the environment variable E(CGL_LIVEPATCH_CACHE)
-    of the task moves it.
+    of the task moves it. It holds 10 GB, or as many MB as E(CGL_LIVEPATCH_CACHE_SIZE) says; what was not used for the
+    longest time is taken away.
 extends_documentation_fragment:
   - cgl.livepatch.attributes
   - ansible.builtin.files

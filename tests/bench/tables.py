@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Callable
 
+import builder
 import byte_share
 import calls
 import latency
@@ -88,6 +89,14 @@ def _byte_share(folder: Path, _rounds: int) -> list[Table]:
     return [("Functions that can be switched by one byte", byte_share.HEADINGS, byte_share.measure(folder))]
 
 
+def _builder(folder: Path, _rounds: int) -> list[Table]:
+    own = "The builder's own time in a large object: all objects are there already"
+    return [
+        ("Building a patch for redis", builder.HEADINGS, builder.measure(folder)),
+        (own, builder.OWN_HEADINGS, builder.measure_own(folder / "large")),
+    ]
+
+
 TABLES: dict[str, Callable[[Path, int], list[Table]]] = {
     "pauses": _pauses,
     "harder": _harder,
@@ -98,6 +107,7 @@ TABLES: dict[str, Callable[[Path, int], list[Table]]] = {
     "latency": _latency,
     "module-run": _module_run,
     "byte-share": _byte_share,
+    "builder": _builder,
 }
 
 

@@ -18,6 +18,7 @@ import fcntl
 import os
 import re
 import shutil
+import tempfile
 from dataclasses import dataclass
 from typing import Iterator
 
@@ -109,11 +110,29 @@ def _explained(cache: str) -> Iterator[None]:
     """What goes wrong with the files of the cache, in words."""
     try:
         yield
+    except LivepatchError as error:
+        # A build command says of itself why it failed, when it still can.
+        if error.code == "build_failed" and (os.strerror(errno.ENOSPC) in error.message or _megabytes_left(cache) < 1):
+            raise LivepatchError("cache_unusable", "%s\n%s" % (_full(cache), error.message)) from error
+        raise
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if full or str(error.filename or "").startswith(cache):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise LivepatchError("cache_unusable", "%s (%s)" % (_full(cache), error)) from error
+        if str(error.filename or "").startswith(cache):
             raise LivepatchError("cache_unusable", "the cache %s cannot be used: %s" % (cache, error)) from error
         raise
+
+
+def _full(cache: str) -> str:
+    folders = (cache, tempfile.gettempdir())
+    left = " and ".join("%s (%.1f MB left)" % (folder, _megabytes_left(folder)) for folder in folders)
+    return "%s: %s" % (os.strerror(errno.ENOSPC), left)
+
+
+def _megabytes_left(folder: str) -> float:
+    state = os.statvfs(folder)
+    # Some file systems count no files.
+    return 0.0 if state.f_files and not state.f_favail else state.f_bavail * state.f_frsize / (1 << 20)
 
 
 def _prune(cache: str, own: str, own_size: int, most: int) -> None:

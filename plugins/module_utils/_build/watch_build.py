@@ -11,7 +11,6 @@ object was compiled and which of them were linked into what. A build that names 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 import shutil
@@ -26,7 +25,6 @@ Progress = Callable[[str], None]
 
 _COMPILER = re.compile(r"(.*-)?(gcc|g\+\+|cc|c\+\+|c89|c99|clang|clang\+\+)(-[0-9.]+)?$")
 _LAST_LINES, _LONGEST_LINE = 25, 300
-_FULL = "Free space in the cache and in the folder for temporary files, or set CGL_LIVEPATCH_CACHE to another folder."
 
 _SECONDS_BETWEEN_REPORTS = 15.0
 
@@ -120,11 +118,8 @@ def run_watched(
         process.wait()
         raise
     if status:
-        said = last_lines(log)
         raise LivepatchError(
-            "build_failed",
-            "the build command (%s) failed with status %d:\n%s" % (command, status, said),
-            _FULL if os.strerror(errno.ENOSPC) in said else None,
+            "build_failed", "the build command (%s) failed with status %d:\n%s" % (command, status, last_lines(log))
         )
     return read_notes(notes)
 
@@ -145,7 +140,7 @@ def read_notes(notes: str) -> list[CompileCommand]:
             words = stream.read().decode("utf-8", "surrogateescape").split("\0")
             found.append((os.fstat(stream.fileno()).st_mtime_ns, name, words[:-1]))
         if len(words) < 3 + len(HEEDED) or words[-1]:
-            raise LivepatchError("build_failed", "the note of a compiler call was cut short: %s" % path, _FULL)
+            raise LivepatchError("build_failed", "the note of a compiler call was cut short: %s" % path)
     found.sort()
     return [_call(order, words) for order, (_when, _name, words) in enumerate(found)]
 
