@@ -17,9 +17,10 @@ from .._elf.object_file import SHT_DYNSYM
 from .._patch.content import TEXT
 from .._patch.manifest import ALL_ARGUMENTS
 from .atoms import Atom, Field
+from .calls import calls, calls_directly
 from .changed_functions import UnitChange
 from .changed_units import ChangedUnits
-from .choose_contents import Included, PatchContents, calls, calls_directly
+from .choose_contents import Included, PatchContents
 from .layout_of_types import changed_prototype, words
 from .link_inputs import Unit
 from .prove_source import DeployedObject

@@ -16,7 +16,7 @@ from .atoms import THREAD_LOCAL, Atom, Field
 from .changed_functions import UnitChange, is_function
 from .changed_units import ChangedUnits
 from .ran_already import assembler_code, code_that_ran
-from .relocated_fields import GOT_LOADS, R_PC32, R_PLT32, TLS
+from .relocated_fields import TLS
 from .request import Refusal
 
 # More than this is an upgrade, not a fix.
@@ -231,22 +231,6 @@ class Chooser:
             c.before is not None and name in c.before.named and c.placed and name in c.placed.symbols
             for c in self.changes
         )
-
-
-def calls_directly(user: Atom, reference: Field) -> bool:
-    """True for a call or jump instruction whose displacement the reference is (opcodes E8, E9, 0F 80 to 0F 8F)."""
-    at = reference.offset
-    if user.kind != TEXT or reference.kind not in (R_PC32, R_PLT32) or at < 1:
-        return False
-    opcode = user.content[at - 1]
-    return opcode in (0xE8, 0xE9) or (at >= 2 and user.content[at - 2] == 0x0F and opcode & 0xF0 == 0x80)
-
-
-def calls(user: Atom, reference: Field) -> bool:
-    """True for a call or jump to what the reference names, directly or through its slot (FF /2, FF /4)."""
-    at = reference.offset
-    through_slot = reference.kind in GOT_LOADS and at >= 2 and user.content[at - 2 : at] in (b"\xff\x15", b"\xff\x25")
-    return calls_directly(user, reference) or (user.kind == TEXT and through_slot)
 
 
 def _size(atom: Atom | None) -> int:

@@ -16,8 +16,9 @@ import re
 
 from .._patch.content import TEXT
 from .atoms import Atom
+from .calls import calls_directly
 from .changed_functions import UnitChange
-from .choose_contents import Included, PatchContents, calls_directly
+from .choose_contents import Included, PatchContents
 from .run_compiler import is_clang
 
 # Sections that tell where functions are, for unwinding and tracing; no code calls by them.

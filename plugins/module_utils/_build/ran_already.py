@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from .._elf.object_file import STT_IFUNC
 from .atoms import Atom, UnitCode
+from .calls import calls
 from .changed_functions import UnitChange, is_function
 from .request import Refusal
 
@@ -57,7 +58,13 @@ def _initialisers(code: UnitCode) -> set[str]:
 
 
 def _only_called_by(change: UnitChange, function: Atom, callers: list[Atom]) -> bool:
-    return is_function(function) and function.local and all(user in callers for user in change.users(function))
+    """Not so where its address is taken: a function that chooses an implementation hands that out."""
+    if not is_function(function) or not function.local:
+        return False
+    return all(
+        user in callers and all(calls(user, f) for f in user.fields if f.atom is function)
+        for user in change.users(function)
+    )
 
 
 def _refusal(change: UnitChange, name: str, why: str) -> Refusal:

@@ -12,7 +12,8 @@ from .._patch.content import TEXT
 from .._patch.manifest import EXTERNAL, OBJECT, WEAK, Reference
 from .._patch.relocation_names import RELOCATION_NAMES
 from .atoms import Atom, Field
-from .choose_contents import Included, PatchContents, calls_directly
+from .calls import calls_directly
+from .choose_contents import Included, PatchContents
 from .place_units import ArtifactSymbols
 from .references import DynamicNames
 from .relocated_fields import GOT_LOADS, R_32, R_32S, R_64, R_DTPOFF32, R_PC32, R_TPOFF32, TLS

@@ -17,9 +17,10 @@ from typing import Iterable
 from .._patch.content import BSS, TEXT
 from .atoms import Atom, Field, UnitCode
 from .built_tree import BuiltTree
+from .calls import calls
 from .changed_functions import UnitChange, is_function
 from .changed_units import ChangedUnits
-from .choose_contents import Included, PatchContents, calls
+from .choose_contents import Included, PatchContents
 from .dependencies import files_read
 from .link_inputs import Unit, find_link, linked_units
 from .read_change import Change
