@@ -52,7 +52,7 @@ class Field:
     """One relocated field: `offset` in its atom, the relocation's type, and where it leads.
 
     `atom` is None for what the unit does not define; `addend` is counted from the start of the atom or of the symbol.
-    `name` is, for a global, the one of its names that is meant; `symbol` is the name in the relocation, of a local, too.
+    `name` is, for a global, the one of its names that is meant; `symbol` is the name in the relocation.
     """
 
     offset: int

@@ -83,6 +83,19 @@ _PROLOGUE = {
     "variadic": "    va_list l; va_start(l, count); U x = va_arg(l, U), y = count > 1 ? va_arg(l, U) : 9; va_end(l);\n",
 }
 
+_OPERATIONS = (
+    "(%s + %s)",
+    "(%s * %s)",
+    "(%s ^ %s)",
+    "(%s - %s)",
+    "(%s / (%s | 1))",
+    "(%s %% (%s | 3))",
+    "mixed(%s, %s)",
+    "(%s >> (%s & 15))",
+    "(%s & ~%s)",
+    "(%s > %s)",
+)
+
 
 @dataclass
 class Function:
@@ -186,10 +199,8 @@ class Writer:
     def expression(self, function: Function) -> str:
         """An expression of one or two operators."""
         a, b, c = (self.value(function) for _number in range(3))
-        forms = ("(%s + %s)", "(%s * %s)", "(%s ^ %s)", "(%s - %s)", "(%s / (%s | 1))", "(%s %% (%s | 3))", "mixed(%s, %s)",
-                 "(%s >> (%s & 15))", "(%s & ~%s)", "(%s > %s)")  # fmt: skip
-        one = self.draw.choice(forms) % (a, b)
-        return self.draw.choice(forms) % (one, c) if self.draw.random() < 0.5 else one
+        one = self.draw.choice(_OPERATIONS) % (a, b)
+        return self.draw.choice(_OPERATIONS) % (one, c) if self.draw.random() < 0.5 else one
 
     def statement(self, function: Function) -> str:
         """Any statement."""
@@ -313,7 +324,7 @@ def random_edit(draw: random.Random, program: Program) -> tuple[Program, list[st
     done: list[str] = []
     wanted = draw.choice((1, 1, 2, 3))
     for _attempt in range(50):
-        if len(done) >= wanted:
+        if len(done) >= wanted and new.files() != program.files():
             break
         edit = draw.choice(_EDITS)
         said = edit(draw, new, writer)
