@@ -18,7 +18,7 @@ SCRIPTS := .ci/run tests/fleet tests/testbed/host-init $(wildcard tools/* demo/r
 LINTS := ruff ruff-format mypy shellcheck changelog ansible-lint docs-lint
 TESTS := $(LINTS) sanity units galaxy-import testbed integration fleet-rollout test-demo test-redis
 
-.PHONY: help test demo lint bench figures deaths endurance ready clean $(TESTS)
+.PHONY: help test demo lint bench figures cases deaths differential endurance ready clean $(TESTS)
 
 help: ## say what there is
 	@echo "cgl.livepatch: what you can make"
@@ -58,6 +58,12 @@ docs-lint: ready
 deaths: ready ## the tool killed, or halted, and the program ended, at every point at which they touch (30 minutes)
 	$(STEP) --tests $@ env LIVEPATCH_DEATHS=all python -m pytest -n 2 tests/unit/engine/test_deaths.py \
 		tests/unit/engine/life_at_any_point.py tests/unit/engine/test_seccomp.py
+
+cases: ready ## every change of code the tests know, compiled in every way, patched live and compared (5 minutes)
+	$(STEP) --tests $@ env LIVEPATCH_CASES=all python -m pytest -n 2 tests/unit/builder/test_code_cases.py
+
+differential: ready ## random programs, edited at random, patched live and compared (PROGRAMS=N, SEED=S; 5 minutes)
+	@python tests/unit/builder/differential.py --programs $(or $(PROGRAMS),300) $(addprefix --seed ,$(SEED))
 
 endurance: ready ## load, activate, deactivate, unload 10,000 times under load (CYCLES=N), with a histogram (20 minutes)
 	@LIVEPATCH_CYCLES=$(or $(CYCLES),10000) python -m pytest -q tests/unit/engine/test_endurance.py

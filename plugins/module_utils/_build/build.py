@@ -29,11 +29,12 @@ from .prove_source import DeployedObject, deployed_object, differing_sections, m
 from .read_change import Change, read_change
 from .request import BuildRefused, BuildRequest, BuildResult, Refusal
 from .review import review
-from .run_compiler import version_text
+from .run_compiler import is_clang, version_text
 from .watch_build import Progress
 
 TOOL = "cgl.livepatch 0.1.0"
 _THROUGH_TABLE = ("-mno-direct-extern-access",)
+_THROUGH_TABLE_CLANG = ("-fno-direct-access-external-data",)
 
 
 def build(request: BuildRequest, progress: Progress) -> BuildResult:
@@ -70,11 +71,14 @@ def _through_table(
     """The same with other objects' variables reached through a table of addresses, as a library would.
 
     An executable reaches them directly, for the linker makes copies of them in it; for one that the change uses for the
-    first time there is no copy. (GCC manual, -mno-direct-extern-access; GCC 12, clang 17)
+    first time there is no copy. (GCC manual, -mno-direct-extern-access; GCC 12. Clang's manual,
+    -fno-direct-access-external-data; clang 13)
     """
+    clang = all(is_clang(one.unit.command.compiler) for one in units.changes)
+    options = _THROUGH_TABLE_CLANG if clang else _THROUGH_TABLE
     changed = {(one.unit.source, one.unit.object_name): one for one in units.changes}
     try:
-        again = compile_changed_units(units.tree, change, near.artifact, progress, _THROUGH_TABLE, frozenset(changed))
+        again = compile_changed_units(units.tree, change, near.artifact, progress, options, frozenset(changed))
     except BuildRefused:
         raise
     except LivepatchError:
