@@ -164,9 +164,11 @@ class _Reader:
                     self.info.types.setdefault(key, set()).add(Layout(layout.size, (member,)))
         elif die.tag == "DW_TAG_typedef" and die.offset in self.shared:
             self._define(self.shared[die.offset], self._unnamed(die))
-        elif die.tag == "DW_TAG_subprogram" and _name(die):
-            self.info.prototypes[_name(die)] = self._prototype(die)
-            self._locals(_name(die), die)
+        elif die.tag == "DW_TAG_subprogram" and "DW_AT_declaration" not in die.attributes:
+            name = _linkage_name(die)
+            if name:
+                self.info.prototypes[name] = self._prototype(die)
+                self._locals(name, die)
         elif die.tag == "DW_TAG_variable":
             for target in self._atoms(die):
                 self.info.variables[target] = self._written_out(die)
@@ -182,7 +184,12 @@ class _Reader:
         for member in die.iter_children():
             if member.tag == "DW_TAG_enumerator":
                 members.append((_name(member), str(_value(member, "DW_AT_const_value")), _ENUMERATOR))
-            elif member.tag in ("DW_TAG_member", "DW_TAG_inheritance") and "DW_AT_external" not in member.attributes:
+            elif member.tag == "DW_TAG_subprogram" and "DW_AT_virtuality" in member.attributes:
+                place = "virtual %s" % _value(member, "DW_AT_vtable_elem_location", "")
+                members.append((_name(member), place, _linkage_name(member)))
+            elif "DW_AT_external" in member.attributes or "DW_AT_declaration" in member.attributes:
+                continue  # a static member has no place in the class
+            elif member.tag in ("DW_TAG_member", "DW_TAG_inheritance"):
                 place = "%s/%s:%s" % (
                     _value(member, "DW_AT_data_member_location"),
                     # Up to DWARF 3, bits were counted otherwise.
@@ -301,6 +308,17 @@ def _leb128(raw: list[int]) -> tuple[int, int]:
         if byte < 0x80:
             return place + 1, number
     return len(raw), number
+
+
+def _linkage_name(die: Any) -> str:
+    """The name of a function's symbol; of a definition outside of its class, the declaration says it."""
+    for name in ("DW_AT_linkage_name", "DW_AT_MIPS_linkage_name"):
+        if name in die.attributes:
+            return str(die.attributes[name].value.decode("utf-8", "replace"))
+    for name in ("DW_AT_specification", "DW_AT_abstract_origin"):
+        if name in die.attributes:
+            return _linkage_name(die.get_DIE_from_attribute(name))
+    return _name(die)
 
 
 def _value(die: Any, attribute: str, default: Any = 0) -> Any:

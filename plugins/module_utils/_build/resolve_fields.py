@@ -121,6 +121,15 @@ class FieldResolver:
         found = self._symbol(place, reference)
         return Resolved(reference.offset, reference.kind, *found) if found else None
 
+    def frame_symbol(self, place: Placed, reference: Field) -> tuple[str, int] | None:
+        """Symbol and addend for a field of the unwind table, on behalf of the function in question."""
+        own = self.placed.get(id(reference.atom))
+        return (own.symbol, reference.addend) if own is not None else self._symbol(place, reference)
+
+    def external(self, name: str, version: str) -> str:
+        """The symbol for a function that the process must have, whether or not the object uses it."""
+        return self._reference("external", name, 0, 0, version)
+
     def _symbol(self, place: Placed, reference: Field) -> tuple[str, int] | None:
         change, user, target = place.one.change, place.one.atom, reference.atom
         if reference.kind not in RELOCATION_NAMES["x86_64"]:
@@ -134,6 +143,10 @@ class FieldResolver:
         if own is not None and not (own.one.replaces and _takes_address(user, reference)):
             return own.symbol, reference.addend
         address = change.address(target)
+        if address is None and change.has_copies(target):
+            copies = [one for one in self.placed.values() if set(one.one.atom.names) & set(target.names)]
+            if any(not one.one.atom.local for one in copies) or self.artifact.defines(target.name):
+                return self._undefined(place, reference)
         if address is None:
             if not target.size:
                 return self.refuse("construct_unsupported", place, "it refers to the empty %s" % target.section)

@@ -124,6 +124,17 @@ def call_registers(registers: bytes, gadget: int, stack: int, number: int, argum
     )
 
 
+def function_registers(registers: bytes, function: int, stack: int) -> bytes:
+    """Registers that call a function without arguments, which returns to what `stack` says."""
+    # Flags as a function may expect them (System V ABI AMD64, 3.2.1): the direction flag clear.
+    return set_registers(registers, rip=function, rsp=stack, rax=0, orig_rax=-1, eflags=0x202)
+
+
+def enters_signal_return(registers: bytes) -> bool:
+    """True at the entry to rt_sigreturn."""
+    return int.from_bytes(registers[CALL_AT : CALL_AT + 8], "little") == _SIGNAL_RETURN_CALL
+
+
 def registers_to_go_on(registers: bytes) -> bytes:
     """Registers from which user code goes on as the kernel would have let it: an interrupted call is made again.
 
