@@ -30,6 +30,8 @@ _POINTERS = ("DW_TAG_pointer_type", "DW_TAG_reference_type", "DW_TAG_rvalue_refe
 _BLOCKS = ("DW_TAG_lexical_block", "DW_TAG_try_block", "DW_TAG_catch_block")
 _DW_OP_ADDR, _DW_OP_PIECE, _DW_OP_ADDRX = 0x03, 0x93, 0xA1
 _ENUMERATOR = "enumerator"
+# What a DIE does not say itself stands with its declaration, or with the one for all copies of an inline function.
+_ELSEWHERE = ("DW_AT_specification", "DW_AT_abstract_origin")
 
 
 @dataclass(frozen=True)
@@ -184,12 +186,7 @@ class _Reader:
         for member in die.iter_children():
             if member.tag == "DW_TAG_enumerator":
                 members.append((_name(member), str(_value(member, "DW_AT_const_value")), _ENUMERATOR))
-            elif member.tag == "DW_TAG_subprogram" and "DW_AT_virtuality" in member.attributes:
-                place = "virtual %s" % _value(member, "DW_AT_vtable_elem_location", "")
-                members.append((_name(member), place, _linkage_name(member)))
-            elif "DW_AT_external" in member.attributes or "DW_AT_declaration" in member.attributes:
-                continue  # a static member has no place in the class
-            elif member.tag in ("DW_TAG_member", "DW_TAG_inheritance"):
+            elif member.tag in ("DW_TAG_member", "DW_TAG_inheritance") and "DW_AT_external" not in member.attributes:
                 place = "%s/%s:%s" % (
                     _value(member, "DW_AT_data_member_location"),
                     # Up to DWARF 3, bits were counted otherwise.
@@ -261,6 +258,9 @@ class _Reader:
 
     def _type_of(self, die: Any) -> str:
         if "DW_AT_type" not in die.attributes:
+            for name in _ELSEWHERE:
+                if name in die.attributes:
+                    return self._type_of(die.get_DIE_from_attribute(name))
             return "void"
         return self._describe(die.get_DIE_from_attribute("DW_AT_type"))
 
@@ -315,7 +315,7 @@ def _linkage_name(die: Any) -> str:
     for name in ("DW_AT_linkage_name", "DW_AT_MIPS_linkage_name"):
         if name in die.attributes:
             return str(die.attributes[name].value.decode("utf-8", "replace"))
-    for name in ("DW_AT_specification", "DW_AT_abstract_origin"):
+    for name in _ELSEWHERE:
         if name in die.attributes:
             return _linkage_name(die.get_DIE_from_attribute(name))
     return _name(die)

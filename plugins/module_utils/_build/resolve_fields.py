@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .._elf.object_file import STT_IFUNC, STT_TLS
+from .._elf.object_file import STT_IFUNC, STT_TLS, Symbol
 from .._patch.content import TEXT
 from .._patch.manifest import EXTERNAL, OBJECT, WEAK, Reference
 from .._patch.relocation_names import RELOCATION_NAMES
@@ -95,6 +95,11 @@ class FieldResolver:
             if reference.atom is None
         )
 
+    def _known(self, name: str) -> Symbol | None:
+        """The object's own symbol for a name that a unit does not define, None for one that is imported."""
+        known = self.artifact.globals.get(name)
+        return None if self.dynamic.imported(name) else known
+
     def _is_far(self, user: Included, reference: Field) -> bool:
         name = reference.name
         if reference.kind not in (R_PC32, R_32, R_32S) or calls_directly(user.atom, reference):
@@ -103,8 +108,7 @@ class FieldResolver:
             return False
         if any(name in one.atom.names and not one.atom.local for one in self.contents.included):
             return False
-        known = name in self.artifact.globals and not self.dynamic.imported(name)
-        return not known and not self.dynamic.canonical_plt(name)
+        return self._known(name) is None and not self.dynamic.canonical_plt(name)
 
     def resolve(self, place: Placed, reference: Field, content: bytearray) -> Resolved | None:
         """The relocation for a field; None when the field was filled here, has no meaning any more, or was refused.
@@ -163,8 +167,8 @@ class FieldResolver:
             is_it = is_it and not other.one.change.is_overridden(name)
             if is_it and not keeps_address and not self.dynamic.interposable(name, reference.kind):
                 return other.symbol, reference.addend
-        known = self.artifact.globals.get(name)
-        if known is not None and not self.dynamic.imported(name):
+        known = self._known(name)
+        if known is not None:
             if self.dynamic.interposable(name, reference.kind):
                 return self._external(name), reference.addend
             return self._object(name, known.value), reference.addend

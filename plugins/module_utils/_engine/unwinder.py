@@ -34,13 +34,14 @@ from .._patch.unwinding import (
 from .._process.link_map import linked_objects
 from .._process.objects import mapped_objects
 from .._process.process import Process
+from .._ptrace import x86_64 as arch
 from .._ptrace.hold_one_thread import HeldThread
 from .._ptrace.injected_call import injected_calls
 from .._ptrace.tracer import as_tracer
 from .image import Image
 from .make_switch import Write, switch_stopped
 from .region import Region, Site
-from .threads_inside import anyone_inside, threads_inside
+from .threads_inside import Inside, anyone_inside, threads_inside
 
 # What holds the lock on the lists; libgcc exports them all. Whatever they call returns into them.
 _LOCKING = (
@@ -100,7 +101,8 @@ def register_frames(process: Process, region: Region) -> None:
 
     def may_run(thread: HeldThread) -> bool:
         held = {thread.tid: thread.registers}
-        return not threads_inside(process, process.maps(), held, unwinder.locking, lambda: None)
+        found = threads_inside(process, process.maps(), held, unwinder.locking, lambda: None)
+        return all(_only_was_there(thread.registers, one) for one in found)
 
     def run() -> None:
         with injected_calls(process, may_run) as calls:
@@ -146,7 +148,7 @@ def forget_frames(process: Process, region: Region, end: float) -> int:
         try:
             locking = _unwinder(process, region.frames[3]).locking
             stop_us, _attempts = switch_stopped(
-                process, writes, locking, None, _STOP, max(end - time.monotonic(), 0.0), lambda: None
+                process, writes, locking, None, _STOP, max(end - time.monotonic(), 0.0), lambda: None, _only_was_there
             )
             return stop_us
         except LivepatchError as error:
@@ -154,6 +156,17 @@ def forget_frames(process: Process, region: Region, end: float) -> int:
             if error.code != "object_modified" or time.monotonic() > end:
                 raise
             time.sleep(_PAUSE)
+
+
+def _only_was_there(registers: bytes, found: Inside) -> bool:
+    """True for a thread on whose stack an address in a locking function is left over from a call that has returned.
+
+    What runs under the lock, the unwinder itself and the memory that it asks for, waits for nothing from outside. So a
+    thread that slept until something would come from there is not in it, unless a signal has interrupted that.
+    """
+    whole = bool(found.where)
+    frames = [pointer for _start, piece in found.stack for pointer in arch.interrupted_stacks(piece)]
+    return whole and not frames and arch.slept_for_others(registers)
 
 
 def _is_registered(process: Process, record: int) -> bool:

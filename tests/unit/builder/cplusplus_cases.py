@@ -68,14 +68,26 @@ shapes::Shape *make(long x);
 
 WORK = r"""
 #include "shapes.h"
+#ifdef FULL
 #include <functional>
 #include <iostream>
 #include <map>
 #include <sstream>
+static std::function<long(long)> kept = [](long x) { return x + 1; };
+static long more(long x)
+{
+    std::map<std::string, long> names;
+    names[std::to_string(x)] += kept(x);
+    std::ostringstream out;
+    out << names[std::to_string(x)] << " and " << x;
+    return out.str().size();
+}
+#else
+static long more(long x) { return x; }
+#endif
 using namespace shapes;
 long Counted::alive;
 static Round ring(7);
-static std::function<long(long)> kept = [](long x) { return x + 1; };
 __attribute__((noinline)) static long careful(long x)
 {
     Counted one;
@@ -108,12 +120,11 @@ long answer(long x)
 {
     std::vector<long> some = {x, 3, x / 2};
     std::vector<double> parts = {x * 0.5, 2.25};
-    std::map<std::string, long> names;
     Shape *made = make(x);
-    names[std::to_string(x)] += made->area(x) + ring.twice(x);
+    long area = made->area(x) + ring.twice(x);
     delete made;
-    return catches(x) + guarded(x) + largest(some, 1L) + (long)(largest(parts, 1.0) * 4) + times(x) + kept(x)
-        + names[std::to_string(x)] + Counted::alive;
+    return catches(x) + guarded(x) + largest(some, 1L) + (long)(largest(parts, 1.0) * 4) + times(x) + more(x)
+        + area + Counted::alive;
 }
 """
 
@@ -134,7 +145,10 @@ long other(long x)
 """
 
 HEADER_EDITS = (
-    ("T found = least;", "T found = least; if (all.size() > 100) throw std::length_error(\"many\");\n    found = found + 1;"),
+    (
+        "T found = least;",
+        'T found = least; if (all.size() > 100) throw std::length_error("many");\n    found = found + 1;',
+    ),
     ("calls += x & 1;", "calls += x & 3;"),
 )
 _NEW = r"""
@@ -149,33 +163,35 @@ __attribute__((noinline)) static long fresh(long x)
 {
     static std::vector<long> seen;
     static const std::string prefix = std::string("fresh ") + std::to_string(x);
-    std::unique_ptr<Wide> wide(x & 1 ? new Wide : new Wider);
+    struct Owner { Wide *wide; ~Owner() { delete wide; } } wide = {x & 1 ? new Wide : new Wider};
     auto over = [&seen = seen, x](long y) { seen.push_back(y); return x > y; };
-    if (dynamic_cast<Wider *>(wide.get()) && x == 8)
+    if (dynamic_cast<Wider *>(wide.wide) && x == 8)
         throw Odd();
-    std::ostringstream out;
-    out << prefix << ' ' << x << ' ' << middle(x, 3L) << over(x - 5);
+#ifdef FULL
     if (x == -2)
         std::cerr << "";
-    return out.str().size() + seen.size() + wide->width(x);
+#endif
+    return prefix.size() + middle(x, 3L) + over(x - 5) + seen.size() + wide.wide->width(x);
 }
 """
 WORK_EDITS = (
-    ("#include <map>\n", "#include <map>\n#include <memory>\n"),
     ("static Round ring(7);\n", "static Round ring(7);\n" + _NEW),
     ("    if (x == 3)\n", "    if (x == 5)\n        throw Odd();\n    if (x == 3)\n"),
     ("if (x == 4)", "if (x == 4 || x == 7)"),
     ("once.size() * 3", "once.size() * 5"),
     (
         "    } catch (long number) {\n        return number;",
-        "    } catch (const Odd &odd) {\n        return odd.number + Counted::alive;\n"
-        "    } catch (long number) {\n        return -number + fresh(x);",
+        """    } catch (const Odd &odd) {
+        return odd.number + Counted::alive;
+    } catch (long number) {
+        return -number + fresh(x);""",
     ),
     ("return careful(x) + Counted::alive;", "return careful(x) * 2 + fresh(x) + Counted::alive;"),
     ("return x + 1;", "return x + 10;"),
+    ('" and "', '" and then "'),
 )
 OTHER_EDITS = (
-    ("return size_ * x * 3;", "if (x == 9) throw \"nine\"; return size_ * x * 4;"),
+    ("return size_ * x * 3;", 'if (x == 9) throw "nine"; return size_ * x * 4;'),
     ("return size_ * x; }", "return size_ * x + 1; }"),
     ("if (x == 6)", "if (x == 6 || x == 1)"),
 )
@@ -189,3 +205,73 @@ libwork.so: work.o other.o
 	$(CXX) $(CXXFLAGS) -shared -o $@ work.o other.o
 """
 FILES = {"main.cc": MAIN, "work.cc": WORK, "other.cc": OTHER, "shapes.h": HEADER, "Makefile": MAKEFILE}
+
+# Exceptions only, in two threads, nothing that would keep the patch: it can be taken out again.
+THROWING_MAIN = r"""
+#include <cstdio>
+#include <pthread.h>
+#include <unistd.h>
+long answer(long x);
+static volatile bool runs = true;
+static volatile long wrong;
+static void *throws(void *none)
+{
+    while (runs)
+        for (long x = 0; x < 50; ++x)
+            try {
+                if (answer(x & 1 ? 1001 : 1000) != 5)
+                    ++wrong;
+            } catch (const char *) {
+                ++wrong;
+            } catch (int) {
+            }
+    return none;
+}
+int main()
+{
+    long x;
+    pthread_t thread;
+    pthread_create(&thread, 0, throws, 0);
+    puts("ready");
+    fflush(stdout);
+    while (scanf("%ld", &x) == 1) {
+        long found;
+        try {
+            found = answer(x);
+        } catch (int number) {
+            found = -number;
+        }
+        printf("%ld %ld\n", found, wrong);
+        fflush(stdout);
+    }
+    runs = false;
+    pthread_join(thread, 0);
+    return 0;
+}
+"""
+THROWING = r"""
+struct Guard { long *to; ~Guard() { ++*to; } };
+__attribute__((noinline)) long inner(long x, long *to)
+{
+    Guard guard = {to};
+    if (x == 1000)
+        throw 5L;
+    if (x & 1)
+        throw 3;
+    return x;
+}
+__attribute__((noinline)) long answer(long x)
+{
+    long count = 0;
+    try {
+        return inner(x, &count);
+    } catch (long number) {
+        return number + count - 1;
+    }
+}
+"""
+THROWING_EDITS = (
+    ("throw 3;", "throw 3 + 2;"),
+    ("return x;", "return x + 1;"),
+    ("catch (long number) {", "catch (long number) {\n        ++count, --count;"),
+)
