@@ -16,6 +16,7 @@ from .calling_contract import argument_registers
 from .changed_units import ChangedUnits
 from .choose_contents import Included, PatchContents
 from .entry_room import ENTRY_BYTES, branched_into, overwritable
+from .patch_frames import add_frames
 from .place_units import ArtifactSymbols
 from .prove_source import DeployedObject
 from .references import DynamicNames
@@ -67,6 +68,7 @@ class PatchAssembly:
                     at = place.offset + resolved.offset
                     relocations.append(Relocation(place.section, at, resolved.kind, resolved.symbol, resolved.addend))
         stubs = self._indirect_calls(sections, contents, relocations)
+        stubs += add_frames(self.resolver, sections, contents, relocations)
         sections = [
             Section(s.name, s.kind, s.align, s.size if s.kind == BSS else len(content), bytes(content))
             for s, content in zip(sections, contents)

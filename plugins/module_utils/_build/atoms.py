@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 
 from .._elf.object_file import (
@@ -31,19 +31,22 @@ from .._elf.object_file import (
     STT_FILE,
     STT_SECTION,
     ObjectFile,
+    Relocation,
     Section,
     Symbol,
 )
 from .._patch.content import BSS, DATA, RODATA, TEXT
 from .disassembly import instruction_ends
 from .relocated_fields import PC_RELATIVE, masked
+from .unwind_frames import BEGIN_AT, frame_records
 
 THREAD_LOCAL = "tls"
 _COLD = re.compile(r"(.+)\.cold(\.\d+)?$")
 # Constants that the compiler makes up; their numbers mean nothing.
 _COMPILERS_OWN = re.compile(
-    r"(__func__|__FUNCTION__|__PRETTY_FUNCTION__|C|CSWTCH|\.?LC|\.L.*|__compound_literal)\.?\d*(\.\d+)*$"
+    r"(__func__|__FUNCTION__|__PRETTY_FUNCTION__|C|CSWTCH|\.?LC|\.L.*|__compound_literal|GCC_except_table)\.?\d*(\.\d+)*$"
 )
+_FRAMES = ".eh_frame"
 _INITIALISERS = re.compile(r"\.(preinit_array|init_array|fini_array|ctors|dtors)(\.|$)")
 
 
@@ -89,6 +92,20 @@ class Atom:
         return masked(self.content, [(f.offset, f.kind) for f in self.fields])
 
 
+@dataclass(frozen=True)
+class Frame:
+    """What the unwinder must know of one function: its record and the common one, with their relocated fields.
+
+    `handles`: the function has something to do when an exception passes.
+    """
+
+    common: bytes
+    common_fields: tuple[Field, ...]
+    content: bytes
+    fields: tuple[Field, ...]
+    handles: bool
+
+
 class UnitCode:
     """All atoms of one relocatable object."""
 
@@ -100,6 +117,7 @@ class UnitCode:
         self.named: dict[str, Atom] = {}
         self.initialisers: list[Atom] = []
         self.optional = frozenset(s.name for s in unit.symbols() if not s.is_defined() and s.binding == STB_WEAK)
+        self.frames: dict[int, Frame] = {}
         self._in_section: dict[int, tuple[list[int], list[Atom]]] = {}
         self._ends: dict[int, list[int]] | None = None
         self._digests: dict[int, str] = {}
@@ -112,13 +130,18 @@ class UnitCode:
                 atom = Atom("COMMON", BSS, False, False, (symbol.name,), False, symbol.value, b"", symbol.size)
                 self._add(atom)
         for section in unit.sections:
-            if section.flags & SHF_ALLOC and (
-                section.kind in (SHT_PROGBITS, SHT_NOBITS) or _INITIALISERS.match(section.name)
+            if (
+                section.name != _FRAMES
+                and section.flags & SHF_ALLOC
+                and (section.kind in (SHT_PROGBITS, SHT_NOBITS) or _INITIALISERS.match(section.name))
             ):
                 self._cut(section, names.get(section.number, []))
         for section in unit.sections:
             if section.number in self._in_section:
                 self._read_fields(section)
+        frames = unit.section(_FRAMES)
+        if frames is not None:
+            self._read_frames(frames)
 
     def _add(self, atom: Atom) -> None:
         self.atoms.append(atom)
@@ -144,27 +167,40 @@ class UnitCode:
 
     def _read_fields(self, section: Section) -> None:
         starts, atoms = self._in_section[section.number]
-        symbols = self.file.symbols()
         for entry in self.file.relocations(section):
             place = bisect_right(starts, entry.offset) - 1
-            if not 0 <= place < len(atoms):
-                continue
-            target = symbols[entry.symbol]
-            offset = entry.offset - starts[place]
-            if not target.is_defined():
-                atom = self.named.get(target.name) if target.section == SHN_COMMON else None
-                atoms[place].fields.append(Field(offset, entry.kind, atom, target.name, entry.addend))
-                continue
-            found = self._lying_at(section, entry.offset, entry.kind, target, entry.addend)
-            if found is None:
-                atoms[place].fields.append(Field(offset, entry.kind, None, target.name, entry.addend))
-                continue
-            atom, start = found
-            name = atom.name if atom.local or target.kind == STT_SECTION else target.name
-            addend = target.value + entry.addend - start
-            atoms[place].fields.append(Field(offset, entry.kind, atom, name, addend, target.name))
+            if 0 <= place < len(atoms):
+                atoms[place].fields.append(self._field(section, entry, starts[place]))
         for atom in atoms:
             atom.fields.sort(key=lambda f: f.offset)
+
+    def _field(self, section: Section, entry: Relocation, start: int) -> Field:
+        """The field of a relocation of a section, for what begins at `start` there."""
+        target = self.file.symbols()[entry.symbol]
+        offset = entry.offset - start
+        if not target.is_defined():
+            common = self.named.get(target.name) if target.section == SHN_COMMON else None
+            return Field(offset, entry.kind, common, target.name, entry.addend)
+        found = self._lying_at(section, entry.offset, entry.kind, target, entry.addend)
+        if found is None:
+            return Field(offset, entry.kind, None, target.name, entry.addend)
+        atom, at = found
+        name = atom.name if atom.local or target.kind == STT_SECTION else target.name
+        return Field(offset, entry.kind, atom, name, target.value + entry.addend - at, target.name)
+
+    def _read_frames(self, section: Section) -> None:
+        relocations = sorted(self.file.relocations(section))
+        offsets = [entry.offset for entry in relocations]
+
+        def fields(start: int, size: int) -> tuple[Field, ...]:
+            some = relocations[bisect_left(offsets, start) : bisect_left(offsets, start + size)]
+            return tuple(self._field(section, entry, start) for entry in some)
+
+        for record in frame_records(self.file.content(section)):
+            own = fields(record.at, len(record.content))
+            if own and own[0].offset == BEGIN_AT and own[0].atom is not None and not own[0].addend:
+                common = fields(record.common_at, len(record.common))
+                self.frames[id(own[0].atom)] = Frame(record.common, common, record.content, own, record.handles)
 
     def _lying_at(self, section: Section, at: int, kind: int, target: Symbol, addend: int) -> tuple[Atom, int] | None:
         """The atom that a reference means, and where in its section it starts."""
@@ -204,11 +240,16 @@ class UnitCode:
         if known is None:
             self._digests[id(atom)] = "in progress"
             text = [atom.kind, str(atom.size), atom.masked().hex(), str(atom.constant)]
-            text += ["%d %d %s" % (f.offset, f.kind, self.meaning(f)) for f in atom.fields]
+            text += ["%d %d %s" % (f.offset, f.kind, self.meaning(f)) for f in (*atom.fields, *self.handlers(atom))]
             known = self._digests[id(atom)] = hashlib.sha256(
                 "\n".join(text).encode("utf-8", "surrogateescape")
             ).hexdigest()
         return known
+
+    def handlers(self, atom: Atom) -> tuple[Field, ...]:
+        """The reference of a function to the table of its handlers (.gcc_except_table), if it has one."""
+        frame = self.frames.get(id(atom))
+        return frame.fields[1:] if frame else ()
 
     def meaning(self, reference: Field) -> str:
         """What a reference leads to, in words that are the same in two compilations of a unit."""

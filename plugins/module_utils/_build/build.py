@@ -60,7 +60,7 @@ def build(request: BuildRequest, progress: Progress) -> BuildResult:
 def _choose(
     request: BuildRequest, units: ChangedUnits, symbols: ArtifactSymbols, deployed: DeployedObject
 ) -> PatchAssembly:
-    contents = Chooser(units, request.data_changes).choose()
+    contents = Chooser(units, symbols, request.data_changes).choose()
     leave_private_copies(contents)
     return PatchAssembly(request, units, contents, symbols, deployed)
 

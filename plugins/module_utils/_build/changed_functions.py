@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .._elf.object_file import STT_IFUNC
+from .._elf.object_file import STB_GLOBAL, STB_LOCAL, STT_IFUNC
 from .._patch.content import TEXT
 from .atoms import Atom, UnitCode
+from .compile_command import is_cplusplus
 from .link_inputs import Unit
 from .place_units import PlacedUnit
 
@@ -28,6 +29,8 @@ class UnitChange:
     original_names: dict[str, str] = field(default_factory=dict)
     also_changed: frozenset[str] = frozenset()
     _indirect: frozenset[str] | None = None
+    _unwinds: bool | None = None
+    _weak: frozenset[str] | None = None
 
     def original(self, atom: Atom) -> Atom | None:
         """The same function or variable in the original compilation, None for a new or anonymous one."""
@@ -83,6 +86,23 @@ class UnitChange:
             symbols = self.after.file.symbols()
             self._indirect = frozenset(s.name for s in symbols if s.kind == STT_IFUNC and s.is_defined())
         return self._indirect
+
+    def has_copies(self, atom: Atom) -> bool:
+        """True for what each unit that needs it has a copy of, and the object one: inline functions, templates."""
+        if self._weak is None:
+            symbols = self.after.file.symbols()
+            self._weak = frozenset(
+                s.name for s in symbols if s.is_defined() and s.binding not in (STB_LOCAL, STB_GLOBAL)
+            )
+        return not self._weak.isdisjoint(atom.names)
+
+    def unwinds(self) -> bool:
+        """True when exceptions may pass through the unit's functions: C++, or -fexceptions."""
+        if self._unwinds is None:
+            asked = [word for word in self.unit.command.words() if word in ("-fexceptions", "-fno-exceptions")]
+            has_handlers = any(frame.handles for frame in self.after.frames.values())
+            self._unwinds = has_handlers or (asked[-1] == "-fexceptions" if asked else is_cplusplus(self.unit.source))
+        return self._unwinds
 
     def users(self, atom: Atom) -> list[Atom]:
         """The atoms of the changed compilation that refer to this one; a cold part counts as its function."""

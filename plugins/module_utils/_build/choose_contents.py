@@ -9,12 +9,14 @@ A changed constant is brought along with every function that reads it. All reaso
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
-from .._patch.content import BSS, TEXT
+from .._patch.content import BSS, DATA, TEXT
 from .atoms import THREAD_LOCAL, Atom, Field
 from .changed_functions import UnitChange, is_function
 from .changed_units import ChangedUnits
+from .place_units import ArtifactSymbols
 from .ran_already import assembler_code, code_that_ran
 from .relocated_fields import TLS
 from .request import Refusal
@@ -22,6 +24,8 @@ from .request import Refusal
 # More than this is an upgrade, not a fix.
 MOST_FUNCTIONS = 256
 MOST_BYTES = 1 << 20
+# Virtual function tables, those of classes under construction, and run-time types (Itanium C++ ABI, 5.1.4.1).
+_OF_A_CLASS = re.compile(r"_ZT[VTCIS]")
 
 
 @dataclass(frozen=True)
@@ -50,14 +54,17 @@ class PatchContents:
 class Chooser:
     """Chooses the contents of a patch over all changed units."""
 
-    def __init__(self, units: ChangedUnits, data_changes: tuple[str, ...]) -> None:
+    def __init__(self, units: ChangedUnits, artifact: ArtifactSymbols, data_changes: tuple[str, ...]) -> None:
         self.units = units
+        self.artifact = artifact
         self.changes = units.changes
         self.data_changes = data_changes
         self.contents = PatchContents()
         self._chosen: dict[int, Included] = {}
         self._constants: set[int] = set()
         self._refused: set[tuple[str, str]] = set()
+        self._replaced_at: set[int] = set()
+        self._new: set[str] = set()
 
     def choose(self) -> PatchContents:
         """All of it."""
@@ -66,11 +73,15 @@ class Chooser:
                 self._changed_atom(change, atom)
             for refusal in code_that_ran(change) + assembler_code(change):
                 self.refuse(refusal.code, refusal.symbol, refusal.file, refusal.reason)
+        self._check_copies()
         queue = list(self.contents.included)
         while queue:
             before = len(self.contents.included)
             one = queue.pop(0)
             for reference in one.atom.fields:
+                self._reach(one.change, one.atom, reference)
+            frame = one.change.after.frames.get(id(one.atom)) if one.change.unwinds() else None
+            for reference in (*frame.common_fields, *frame.fields[1:]) if frame else ():
                 self._reach(one.change, one.atom, reference)
             queue += self.contents.included[before:]
         self.contents.included.sort(
@@ -96,6 +107,11 @@ class Chooser:
     def include(self, change: UnitChange, atom: Atom, replaces: bool) -> None:
         """Take an atom into the patch."""
         if id(atom) not in self._chosen:
+            if change.has_copies(atom) and not replaces:
+                # One of all units' copies of an inline function or template.
+                if self._new.intersection(atom.names):
+                    return
+                self._new.update(atom.names)
             self._chosen[id(atom)] = one = Included(change, atom, replaces)
             self.contents.included.append(one)
 
@@ -127,8 +143,9 @@ class Chooser:
             )
 
     def _changed_function(self, change: UnitChange, atom: Atom) -> None:
-        if change.address(atom) is None:
-            # Not in the object under this name: inlined everywhere, or left out by the linker.
+        address = change.address(atom)
+        if address is None or address in self._replaced_at:
+            # Inlined everywhere, or left out by the linker; or another unit has the same inline function or template.
             return
         if atom.name == "main":
             self.refuse("entry_changed", "main", change.unit.word, "main is running already and is not entered again")
@@ -142,10 +159,20 @@ class Chooser:
                 "Change the implementations, or restart into the new version.",
             )
             return
+        self._replaced_at.add(address)
         self.include(change, atom, True)
 
     def _changed_constant(self, change: UnitChange, atom: Atom) -> None:
         """Bring the new constant along, and everything that reads it."""
+        if _OF_A_CLASS.match(atom.name):
+            self.refuse(
+                "layout_changed",
+                atom.name,
+                change.unit.word,
+                "the virtual functions or the run-time type of a class change (%s): existing objects have the old ones"
+                % atom.name,
+            )
+            return
         if id(atom) in self._constants:
             return
         self._constants.add(id(atom))
@@ -188,6 +215,10 @@ class Chooser:
                 self._refuse_thread_local(change, user, target.name)
             return
         if not target.name or change.original(target) is None or change.address(target) is None:
+            if change.has_copies(target):
+                if self.artifact.defines(target.name):
+                    return  # the object's own copy of an inline function, template or class
+                self._check_one_for_all(change, target)
             self.include(change, target, False)
         elif change.has_places_in(target, user):
             self._moved_labels(change, target, user)
@@ -205,6 +236,33 @@ class Chooser:
             % (data.name, function.name),
             "Restart into the new version; with the table of labels declared const, the program could be patched.",
         )
+
+    def _check_copies(self) -> None:
+        """Of what several units have a copy of, the object has one: it must be from a unit that is compiled anew."""
+        replaced = {name for one in self.contents.replaced() for name in one.atom.names}
+        for change in self.changes:
+            for atom in change.changed():
+                copied = is_function(atom) and change.has_copies(atom) and change.address(atom) is None
+                if copied and self.artifact.defines(atom.name) and not replaced.intersection(atom.names):
+                    self.refuse(
+                        "symbol_ambiguous",
+                        atom.name,
+                        change.unit.word,
+                        "the object's copy of %s is from a file that the change does not reach" % atom.name,
+                        "Restart into the new version.",
+                    )
+
+    def _check_one_for_all(self, change: UnitChange, atom: Atom) -> None:
+        """A variable of an inline function or template is one for all libraries of the process, if others have it."""
+        if self.artifact.is_library and atom.kind in (DATA, BSS) and not atom.constant:
+            symbols = [symbol for symbol in change.after.file.symbols() if symbol.name in atom.names]
+            if any(not symbol.visibility for symbol in symbols):
+                self.refuse(
+                    "construct_unsupported",
+                    atom.name,
+                    change.unit.word,
+                    "the new variable %s of an inline function or template may be another library's, too" % atom.name,
+                )
 
     def _reach_other_unit(self, change: UnitChange, user: Atom, name: str) -> None:
         """A global that another changed unit defines: take it along when it is new."""

@@ -79,7 +79,13 @@ _WITH_ARGUMENT = frozenset(
 # Options that only say where else to write something: dependency files, temporary files.
 _WRITES = re.compile(r"-(M|MM|MD|MMD|MG|MP|MV)$|-save-temps.*|-fstack-usage$|-fdump-.*|-gsplit-dwarf$|--coverage$")
 _SOURCE = re.compile(r"\.(c|cc|cp|cxx|cpp|CPP|c\+\+|C|i|ii|s|S|sx|m|mm)$")
+_CPLUSPLUS = re.compile(r"\.(cc|cp|cxx|cpp|CPP|c\+\+|C|ii|mm)$")
 _ASSEMBLER = re.compile(r"\.(s|S|sx)$")
+
+
+def is_cplusplus(path: str) -> bool:
+    """True for the name of a C++ file."""
+    return bool(_CPLUSPLUS.search(path))
 
 
 def is_assembler(path: str) -> bool:

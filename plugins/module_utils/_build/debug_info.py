@@ -30,6 +30,8 @@ _POINTERS = ("DW_TAG_pointer_type", "DW_TAG_reference_type", "DW_TAG_rvalue_refe
 _BLOCKS = ("DW_TAG_lexical_block", "DW_TAG_try_block", "DW_TAG_catch_block")
 _DW_OP_ADDR, _DW_OP_PIECE, _DW_OP_ADDRX = 0x03, 0x93, 0xA1
 _ENUMERATOR = "enumerator"
+# What a DIE does not say itself stands with its declaration, or with the one for all copies of an inline function.
+_ELSEWHERE = ("DW_AT_specification", "DW_AT_abstract_origin")
 
 
 @dataclass(frozen=True)
@@ -164,9 +166,11 @@ class _Reader:
                     self.info.types.setdefault(key, set()).add(Layout(layout.size, (member,)))
         elif die.tag == "DW_TAG_typedef" and die.offset in self.shared:
             self._define(self.shared[die.offset], self._unnamed(die))
-        elif die.tag == "DW_TAG_subprogram" and _name(die):
-            self.info.prototypes[_name(die)] = self._prototype(die)
-            self._locals(_name(die), die)
+        elif die.tag == "DW_TAG_subprogram" and "DW_AT_declaration" not in die.attributes:
+            name = _linkage_name(die)
+            if name:
+                self.info.prototypes[name] = self._prototype(die)
+                self._locals(name, die)
         elif die.tag == "DW_TAG_variable":
             for target in self._atoms(die):
                 self.info.variables[target] = self._written_out(die)
@@ -254,6 +258,9 @@ class _Reader:
 
     def _type_of(self, die: Any) -> str:
         if "DW_AT_type" not in die.attributes:
+            for name in _ELSEWHERE:
+                if name in die.attributes:
+                    return self._type_of(die.get_DIE_from_attribute(name))
             return "void"
         return self._describe(die.get_DIE_from_attribute("DW_AT_type"))
 
@@ -301,6 +308,17 @@ def _leb128(raw: list[int]) -> tuple[int, int]:
         if byte < 0x80:
             return place + 1, number
     return len(raw), number
+
+
+def _linkage_name(die: Any) -> str:
+    """The name of a function's symbol; of a definition outside of its class, the declaration says it."""
+    for name in ("DW_AT_linkage_name", "DW_AT_MIPS_linkage_name"):
+        if name in die.attributes:
+            return str(die.attributes[name].value.decode("utf-8", "replace"))
+    for name in _ELSEWHERE:
+        if name in die.attributes:
+            return _linkage_name(die.get_DIE_from_attribute(name))
+    return _name(die)
 
 
 def _value(die: Any, attribute: str, default: Any = 0) -> Any:

@@ -26,6 +26,7 @@ from .._elf.object_file import (
     ObjectFile,
     Symbol,
 )
+from .references import DynamicNames
 from .relocated_fields import R_32, R_32S, R_PC32, R_PLT32, masked
 from .request import refuse
 
@@ -54,6 +55,7 @@ class ArtifactSymbols:
 
     def __init__(self, artifact: ObjectFile) -> None:
         self.artifact = artifact
+        self.is_library = DynamicNames(artifact).is_library
         self._thread_locals = min((s.address for s in artifact.sections if s.flags & SHF_TLS), default=0)
         self.globals: dict[str, Symbol] = {}
         self.groups: dict[str, list[dict[str, list[int]]]] = {}
@@ -73,6 +75,10 @@ class ArtifactSymbols:
                     # Of several versions of a name (NAME@V1, NAME@@V2), what asks for no version means the default.
                     if "@@" in symbol.name or plain_name(symbol) not in self.globals:
                         self.globals[plain_name(symbol)] = symbol
+
+    def defines(self, name: str) -> bool:
+        """True when the artifact has a symbol of that name that is not local to one file."""
+        return name in self.globals
 
     def place(self, unit: ObjectFile, twins: int, occurrence: int) -> PlacedUnit | None:
         """Where the unit's object lies in the artifact; None when the link left it out (an archive member not needed).

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .._elf.object_file import STT_IFUNC, STT_TLS
+from .._elf.object_file import STT_IFUNC, STT_TLS, Symbol
 from .._patch.content import TEXT
 from .._patch.manifest import EXTERNAL, OBJECT, WEAK, Reference
 from .._patch.relocation_names import RELOCATION_NAMES
@@ -95,6 +95,11 @@ class FieldResolver:
             if reference.atom is None
         )
 
+    def _known(self, name: str) -> Symbol | None:
+        """The object's own symbol for a name that a unit does not define, None for one that is imported."""
+        known = self.artifact.globals.get(name)
+        return None if self.dynamic.imported(name) else known
+
     def _is_far(self, user: Included, reference: Field) -> bool:
         name = reference.name
         if reference.kind not in (R_PC32, R_32, R_32S) or calls_directly(user.atom, reference):
@@ -103,8 +108,7 @@ class FieldResolver:
             return False
         if any(name in one.atom.names and not one.atom.local for one in self.contents.included):
             return False
-        known = name in self.artifact.globals and not self.dynamic.imported(name)
-        return not known and not self.dynamic.canonical_plt(name)
+        return self._known(name) is None and not self.dynamic.canonical_plt(name)
 
     def resolve(self, place: Placed, reference: Field, content: bytearray) -> Resolved | None:
         """The relocation for a field; None when the field was filled here, has no meaning any more, or was refused.
@@ -121,6 +125,15 @@ class FieldResolver:
         found = self._symbol(place, reference)
         return Resolved(reference.offset, reference.kind, *found) if found else None
 
+    def frame_symbol(self, place: Placed, reference: Field) -> tuple[str, int] | None:
+        """Symbol and addend for a field of the unwind table, on behalf of the function in question."""
+        own = self.placed.get(id(reference.atom))
+        return (own.symbol, reference.addend) if own is not None else self._symbol(place, reference)
+
+    def external(self, name: str, version: str) -> str:
+        """The symbol for a function that the process must have, whether or not the object uses it."""
+        return self._reference("external", name, 0, 0, version)
+
     def _symbol(self, place: Placed, reference: Field) -> tuple[str, int] | None:
         change, user, target = place.one.change, place.one.atom, reference.atom
         if reference.kind not in RELOCATION_NAMES["x86_64"]:
@@ -134,6 +147,10 @@ class FieldResolver:
         if own is not None and not (own.one.replaces and _takes_address(user, reference)):
             return own.symbol, reference.addend
         address = change.address(target)
+        if address is None and change.has_copies(target):
+            copies = [one for one in self.placed.values() if set(one.one.atom.names) & set(target.names)]
+            if any(not one.one.atom.local for one in copies) or self.artifact.defines(target.name):
+                return self._undefined(place, reference)
         if address is None:
             if not target.size:
                 return self.refuse("construct_unsupported", place, "it refers to the empty %s" % target.section)
@@ -150,8 +167,8 @@ class FieldResolver:
             is_it = is_it and not other.one.change.is_overridden(name)
             if is_it and not keeps_address and not self.dynamic.interposable(name, reference.kind):
                 return other.symbol, reference.addend
-        known = self.artifact.globals.get(name)
-        if known is not None and not self.dynamic.imported(name):
+        known = self._known(name)
+        if known is not None:
             if self.dynamic.interposable(name, reference.kind):
                 return self._external(name), reference.addend
             return self._object(name, known.value), reference.addend

@@ -27,11 +27,15 @@ _MOST_ENTRIES, _MOST_CHAIN, _MOST_RELOCATIONS, _MOST_NAME = 512, 4096, 4_000_000
 
 @dataclass(frozen=True)
 class Definition:
-    """A symbol an object defines: its run-time address and whether that is a resolver (IFUNC) or thread-local."""
+    """A symbol an object defines: its run-time address and whether that is a resolver (IFUNC) or thread-local.
+
+    `size` is in bytes.
+    """
 
     address: int
     is_ifunc: bool
     is_tls: bool
+    size: int = 0
 
 
 @dataclass(frozen=True)
@@ -143,13 +147,14 @@ class DynamicTable:
 
     def _definition(self, index: int, name: bytes, version: str) -> Definition | None:
         raw = self._read(self.value(DT_SYMTAB) + 24 * index, 24)
-        name_at, info, _other, section, value, _size = struct.unpack("<IBBHQQ", raw)
+        name_at, info, _other, section, value, size = struct.unpack("<IBBHQQ", raw)
         if section == 0 or self._read(self.value(DT_STRTAB) + name_at, len(name) + 1) != name + b"\0":
             return None
         if not self._has_version(index, version):
             return None
         kind = info & 15
-        return Definition(value if section == 0xFFF1 else self.bias + value, kind == STT_GNU_IFUNC, kind == STT_TLS)
+        address = value if section == 0xFFF1 else self.bias + value
+        return Definition(address, kind == STT_GNU_IFUNC, kind == STT_TLS, size)
 
     def _has_version(self, index: int, version: str) -> bool:
         if not self.value(DT_VERSYM):
@@ -161,16 +166,18 @@ class DynamicTable:
             return not number & _HIDDEN
         return self._version_name(number & ~_HIDDEN) == version
 
-    def _version_name(self, number: int) -> str:
+    def versions(self) -> Iterator[tuple[int, str]]:
+        """Number and name of each version that the object defines."""
         at = self.value(DT_VERDEF)
         for _index in range(_MOST_ENTRIES if at else 0):
-            _revision, _flags, found, _count, _hash, names_at, step = struct.unpack("<HHHHIII", self._read(at, 20))
-            if found == number:
-                return self._string(struct.unpack("<I", self._read(at + names_at, 4))[0])
+            _revision, _flags, number, _count, _hash, names_at, step = struct.unpack("<HHHHIII", self._read(at, 20))
+            yield number, self._string(struct.unpack("<I", self._read(at + names_at, 4))[0])
             if not step:
                 break
             at += step
-        return ""
+
+    def _version_name(self, number: int) -> str:
+        return next((name for found, name in self.versions() if found == number), "")
 
     def _symbol_name(self, index: int) -> str:
         return self._string(struct.unpack("<I", self._read(self.value(DT_SYMTAB) + 24 * index, 4))[0])

@@ -23,6 +23,7 @@ from .changes import Change, changes, code_left, modified
 from .layers import GONE, MIXED, Layers, place_of
 from .make_switch import switch_running, switch_stopped
 from .region import ACTIVATING, ACTIVE, DEACTIVATING, LOADED, Region, missing_patch, write_mutable
+from .unwinder import register_frames
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ def activate(process: Process, patch_id: str, limits: Limits, pretend: bool = Fa
     after = [other for other in active if other not in replaced] + [region]
     steps = [_Step(region, ACTIVATING, ACTIVE)] + [_Step(other, DEACTIVATING, LOADED) for other in replaced]
     switched = changes(layers, [region, *replaced], active, after)
+    if region.frames and not pretend:
+        register_frames(process, region)
     return _both(repaired, _run(process, layers, steps, switched, limits, pretend))
 
 

@@ -78,6 +78,10 @@ class Image:
         """Where a symbol of the patch lies, bytes from the start of the image."""
         return self._symbols[name]
 
+    def has_symbol(self, name: str) -> bool:
+        """True when the patch defines a symbol of this name."""
+        return name in self._symbols
+
     def linked(self, base: int, addresses: dict[str, int]) -> bytearray:
         """The image's bytes for an image at `base`, with the run-time `addresses` of everything outside it.
 

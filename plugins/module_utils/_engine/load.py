@@ -39,6 +39,7 @@ from .region import (
 )
 from .resolve import Resolver
 from .sites import check_apart, check_original, check_private, holders
+from .unwinder import check_unwinder, frames_of
 
 _FRESH = Mutable(LOADING, "none", 0, 0, 0)
 _EXECUTE_READ = 5
@@ -81,6 +82,7 @@ def prepare(process: Process, patch: Patch, forms: tuple[str, ...] = (BYTE, JUMP
     used = uses(mappings, [address for address in outside if address])
     heap_from = _executable_end(process, objects)
     there = holders(layers.bound)
+    check_unwinder(process, manifest.references, addresses)
     room = HEADER_SIZE + 2048
     while True:
         image = Image(patch, room)
@@ -90,7 +92,11 @@ def prepare(process: Process, patch: Patch, forms: tuple[str, ...] = (BYTE, JUMP
         codes = {function.symbol: base + image.symbol(function.symbol) for function in manifest.functions}
         switches = choose_switches(manifest.functions, codes, target.bias, space, forms, there)
         content = image.linked(base, addresses)
-        region = replace(_region(patch, target, image, base, content, switches), uses=used)
+        region = replace(
+            _region(patch, target, image, base, content, switches),
+            uses=used,
+            frames=frames_of(image, base, addresses, manifest.references),
+        )
         check_apart(layers.bound, region.sites, str(process))
         check_private(mappings, region.sites, str(process))
         first = header(base, describe(region), _FRESH) + describe(region)

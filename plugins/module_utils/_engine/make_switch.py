@@ -73,19 +73,21 @@ def switch_stopped(
     max_stop: float,
     timeout: float,
     prove: Callable[[], None],
+    spares: Callable[[bytes, Inside], bool] | None = None,
 ) -> tuple[int, int]:
     """Make all writes in one stop of all threads; (longest stop in microseconds, attempts).
 
     Nobody may be in the ranges [start, end) of `forbidden`, the bytes that are overwritten, or in `quiet`, the code
     that is left, unless that is None; while somebody is in `quiet`, nobody else is kept stopped. `max_stop` and
     `timeout` are seconds. `prove` is called before each attempt, while all run; it raises where the places are not any
-    more what they were. Raises LivepatchError stop_budget_exceeded or function_busy when no attempt until `timeout`
+    more what they were. `spares`: asked of the registers of a thread that seems to be inside, true where it is known
+    that it is not. Raises LivepatchError stop_budget_exceeded or function_busy when no attempt until `timeout`
     succeeded, and as Memory.write does; then every byte is as it was and all threads run.
     """
     _check(process.memory, writes, str(process))
     end = time.monotonic() + timeout
     attempts = longest = 0
-    attempt = _Attempt(process, writes, forbidden, quiet, max_stop)
+    attempt = _Attempt(process, writes, forbidden, quiet, max_stop, spares)
     while True:
         attempts += 1
         inside = attempt.look() if quiet else None
@@ -125,7 +127,9 @@ class _Attempt:
         forbidden: list[tuple[int, int]],
         quiet: CodeLeft | None,
         max_stop: float,
+        spares: Callable[[bytes, Inside], bool] | None,
     ) -> None:
+        self._spares = spares
         self._process = process
         self._writes = writes
         self._quiet = quiet.functions + quiet.branches if quiet else []
@@ -157,6 +161,8 @@ class _Attempt:
             inside = None
             if self._nowhere:
                 found = threads_inside(process, mappings, window.registers, self._nowhere, window.check_budget)
+                spares = self._spares
+                found = [one for one in found if spares is None or not spares(window.registers[one.tid], one)]
                 inside = found[0] if found else None
             if inside is None and self._scan_again:
                 # A coroutine may have gone to sleep inside since memory was read.

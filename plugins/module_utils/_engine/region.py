@@ -23,7 +23,7 @@ from .._process.maps import Mapping
 from .._process.memory import Memory
 
 MAGIC = b"LIVEPTCH"
-VERSION = 3
+VERSION = 4
 NAME = "livepatch:"
 LOADING, LOADED, ACTIVATING, ACTIVE, DEACTIVATING, UNLOADING = range(1, 7)
 STATE_NAMES = {
@@ -86,6 +86,8 @@ class Region:
     `parts`: (start, size, PROT_ bits) of all its mappings. `digests`: (start, size, SHA-256) of what nobody may ever
     write to. `replaced`: (start, end) of the program's own code that the patch replaces: who is there is inside an old
     function. `uses`: (address, what is mapped there) of the other objects that its code leads into.
+    `frames`: where what registers its unwind table, that table, the record for it and the unwinder's function are (see
+    unwinder.py); empty for a patch without one.
     """
 
     address: int
@@ -101,6 +103,7 @@ class Region:
     digests: tuple[tuple[int, int, str], ...]
     replaced: tuple[tuple[int, int], ...] = ()
     uses: tuple[tuple[int, str], ...] = ()
+    frames: tuple[int, ...] = ()
 
     def code_ranges(self) -> list[tuple[int, int]]:
         """The address ranges [start, end) in which the patch has code: its text and its branches."""
@@ -129,6 +132,7 @@ def describe(region: Region) -> bytes:
         "digests": region.digests,
         "replaced": region.replaced,
         "uses": region.uses,
+        "frames": region.frames,
     }
     return json.dumps(plain, sort_keys=True).encode("ascii")
 
@@ -229,7 +233,10 @@ def _parse(address: int, mutable: Mutable, plain: dict[str, Any]) -> Region:
         digests=tuple((int(start), int(size), str(digest)) for start, size, digest in plain["digests"]),
         replaced=tuple((int(start), int(end)) for start, end in plain["replaced"]),
         uses=tuple((int(address), str(identity)) for address, identity in plain["uses"]),
+        frames=tuple(int(address) for address in plain["frames"]),
     )
+    if len(region.frames) not in (0, 4):
+        raise ValueError("frames that no patch has")
     for sizes in (
         [size for _start, size, _protection in region.parts],
         [size for _start, size, _digest in region.digests],

@@ -19,6 +19,7 @@ from .map_region import unmap
 from .memory_inside import MemoryScan
 from .region import LOADED, UNLOADING, Region, file_name, write_mutable
 from .threads_inside import anyone_inside
+from .unwinder import forget_frames, registered_places
 
 # How long one thread may take to come to a stop before it counts as busy, and the pause between two looks, seconds.
 _LOOK, _PAUSE = 0.1, 0.05
@@ -49,7 +50,9 @@ def unload(process: Process, patch_id: str, timeout: float, pretend: bool = Fals
     if pretend:
         return 1
     _check_parts(process, region)
-    looked_us = _wait_until_left(process, region, timeout)
+    end = time.monotonic() + timeout
+    looked_us = _wait_until_left(process, region, timeout, registered_places(process, region))
+    looked_us = max(looked_us, forget_frames(process, region, end))
     region = write_mutable(
         process.memory, region, replace(region.mutable, state=UNLOADING, sequence=region.mutable.sequence + 1)
     )
@@ -82,8 +85,11 @@ def _take_back(process: Process, region: Region) -> None:
             write_mutable(process.memory, region, state)
 
 
-def _wait_until_left(process: Process, region: Region, timeout: float) -> int:
-    """Wait until nobody is inside; the longest hold of a thread, microseconds. Raises LivepatchError function_busy."""
+def _wait_until_left(process: Process, region: Region, timeout: float, spared: list[tuple[int, int]]) -> int:
+    """Wait until nobody is inside; the longest hold of a thread, microseconds. Raises LivepatchError function_busy.
+
+    `spared`: words [start, end) that may lead into it.
+    """
     end = time.monotonic() + timeout
     held_us = 0
     branches = region.branches()
@@ -94,7 +100,7 @@ def _wait_until_left(process: Process, region: Region, timeout: float) -> int:
         for start, end in _everything(region)
         if (start, end) not in branches
     ]
-    memory = MemoryScan(process, image, branches, _everything(region))
+    memory = MemoryScan(process, image, branches, [*_everything(region), *spared])
     while True:
         inside = None
         # Twice: what the program moved from a place not yet read to one already read, it did not move back.

@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from typing import Iterator
+from typing import Callable, Iterator
 
 from .._errors import LivepatchError
 from .._process.maps import Mapping, mapping_at
@@ -100,6 +100,32 @@ class InjectedCalls:
         except (OSError, ChildProcessError):
             raise self._gone() from None
         return arch.result(registers)
+
+    def run(self, function: int) -> None:
+        """Make the thread run a function without arguments, of the program's own or put there for it, to its end.
+
+        It is the caller's part to know that the function waits for nothing that this thread may hold. If we die, it is
+        run to its end all the same, and the thread goes on as it was. Raises LivepatchError process_gone, internal.
+        """
+        tid = self._thread.tid
+        before, gadget, stack = self._thread.registers, self._gadgets.call, self._stack
+        try:
+            set_register_set(tid, NT_PRSTATUS, arch.function_registers(before, function, stack))
+            if not self._entered:
+                self._entered = True
+                set_signal_mask(tid, _ALL_SIGNALS)
+            while True:
+                self._run_to_syscall_stop()
+                now = get_register_set(tid, NT_PRSTATUS, RegisterBuffer(arch.REGISTER_BYTES))
+                if arch.enters_signal_return(now):
+                    break
+            # It has come back, and is about to go through its return frame: it makes a call that does nothing instead.
+            with self._nobody_may_die():
+                registers = arch.call_registers(before, gadget, stack, arch.SYSCALLS["close"], (-1,))
+                set_register_set(tid, NT_PRSTATUS, registers)
+                self._run_to_syscall_stop()
+        except (OSError, ChildProcessError):
+            raise self._gone() from None
 
     def place_text(self, text: str) -> int:
         """Put a text where a call can read it, below the stack; its address. It holds for the next call only."""
@@ -186,11 +212,12 @@ class InjectedCalls:
 
 
 @contextlib.contextmanager
-def injected_calls(process: Process) -> Iterator[InjectedCalls]:
+def injected_calls(process: Process, may_run: Callable[[HeldThread], bool] | None = None) -> Iterator[InjectedCalls]:
     """A thread of the process, held, that makes system calls; it goes on as it was when the block ends.
 
-    Inside as_tracer(). Raises LivepatchError not_permitted, already_traced, process_gone, function_busy (for a second
-    no thread could be stopped that stood on a stack of known bounds).
+    `may_run`: asked of a held thread, false for one that is not to be used. Inside as_tracer(). Raises LivepatchError
+    not_permitted, already_traced, process_gone, function_busy (for a second no thread could be stopped that stood on a
+    stack of known bounds).
     """
     mappings = process.maps()
     gadgets = find_gadgets(process, mappings)
@@ -202,6 +229,8 @@ def injected_calls(process: Process) -> Iterator[InjectedCalls]:
             with held_thread(process, tid, patience, plainly=True) as thread:
                 stack = _frame_place(mappings, thread.registers, xstate_size) if thread else 0
                 if thread is None or not stack or _may_not_leave(thread) or _is_on_a_part(mappings, thread):
+                    continue
+                if may_run is not None and not may_run(thread):
                     continue
                 calls = InjectedCalls(thread, gadgets, stack, xstate_size)
                 try:

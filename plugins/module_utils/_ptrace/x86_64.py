@@ -49,6 +49,9 @@ _STARTED_AGAIN = frozenset(
 # Calls that go on after a stop as if there had been none, with the time that was left: poll, select, pselect6, ppoll,
 # nanosleep, clock_nanosleep, futex, futex_waitv, pause, rt_sigsuspend, wait4, waitid, flock, fcntl, msgsnd, msgrcv.
 TAKEN_UP_AGAIN = frozenset((7, 23, 270, 271, 35, 230, 202, 449, 34, 130, 61, 247, 73, 72, 69, 70))
+# Calls in which a thread sleeps until something comes from outside: read, readv, poll, ppoll, select, pselect6, the
+# epoll waits, accept, accept4, recvfrom, recvmsg, recvmmsg, wait4, waitid, pause, rt_sigsuspend, rt_sigtimedwait.
+_WAITS_FOR_OTHERS = frozenset((0, 19, 7, 271, 23, 270, 232, 281, 441, 43, 288, 45, 47, 299, 61, 247, 34, 130, 128))
 _SELECTORS = re.compile(re.escape(struct.pack("<4H", 0x33, 0, 0, 0x2B)))
 _HIDDEN_FORM = struct.pack("<q", -_ERESTARTNOHAND)
 _INTERRUPTED = struct.pack("<q", -errno.EINTR)
@@ -78,6 +81,13 @@ def result(registers: bytes) -> int:
 def in_system_call(registers: bytes) -> bool:
     """True when the thread was stopped on its way out of a system call, or is to make the interrupted one again."""
     return int.from_bytes(registers[CALL_AT : CALL_AT + 8], "little", signed=True) >= 0
+
+
+def slept_for_others(registers: bytes) -> bool:
+    """True when the thread was stopped while it slept until something would come from outside of the process."""
+    number = int.from_bytes(registers[CALL_AT : CALL_AT + 8], "little", signed=True)
+    asleep = -result(registers) in (*_RESTARTS, _ERESTART_RESTARTBLOCK) or shows_interruption(registers)
+    return asleep and number in _WAITS_FOR_OTHERS
 
 
 def shows_interruption(registers: bytes) -> bool:
@@ -122,6 +132,17 @@ def call_registers(registers: bytes, gadget: int, stack: int, number: int, argum
         orig_rax=number,
         **dict(zip(names, arguments + (0,) * (6 - len(arguments)))),
     )
+
+
+def function_registers(registers: bytes, function: int, stack: int) -> bytes:
+    """Registers that call a function without arguments, which returns to what `stack` says."""
+    # Flags as a function may expect them (System V ABI AMD64, 3.2.1): the direction flag clear.
+    return set_registers(registers, rip=function, rsp=stack, rax=0, orig_rax=-1, eflags=0x202)
+
+
+def enters_signal_return(registers: bytes) -> bool:
+    """True at the entry to rt_sigreturn."""
+    return int.from_bytes(registers[CALL_AT : CALL_AT + 8], "little") == _SIGNAL_RETURN_CALL
 
 
 def registers_to_go_on(registers: bytes) -> bytes:
