@@ -46,7 +46,7 @@ def header(request: ctypes.c_void_p, query: str) -> bytes:
     return event.evhttp_find_header(headers, query.encode()) or b"none"
 
 
-@Callback
+@Callback  # type: ignore[untyped-decorator]
 def answer(request: int, _argument: int) -> None:
     """Answer one request."""
     asked = pointer(request)
