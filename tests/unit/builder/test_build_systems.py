@@ -310,7 +310,7 @@ second.o: part.c
 
 
 def test_library_that_keeps_symbols_in(tmp_path: Path) -> None:
-    """What another file defines is the object's own also where an alias, or a version script, keeps it in the library."""
+    """What another file defines is the object's own also where an alias, or a version script, keeps it in."""
     other = """
 __attribute__((noinline)) long exported(long x) { return x + 1; }
 extern __typeof(exported) exported_inside __attribute__((alias("exported"), visibility("hidden")));
