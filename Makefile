@@ -16,9 +16,9 @@ SCRIPTS := .ci/run tests/fleet tests/testbed/host-init $(wildcard tools/* demo/r
 
 # In the order in which make test runs them: what fails soonest comes first.
 LINTS := ruff ruff-format mypy shellcheck changelog ansible-lint docs-lint
-TESTS := $(LINTS) sanity units galaxy-import testbed integration fleet-rollout test-demo test-redis
+TESTS := $(LINTS) sanity units galaxy-import testbed integration fleet-rollout test-demo test-redis test-corpus
 
-.PHONY: help test demo lint bench figures cases deaths differential endurance ready clean $(TESTS)
+.PHONY: help test demo lint bench figures cases deaths differential endurance corpus ready clean $(TESTS)
 
 help: ## say what there is
 	@echo "cgl.livepatch: what you can make"
@@ -93,6 +93,14 @@ test-demo: ready ## the demonstration: that it is true, and leaves nothing, inte
 test-redis: ready ## the proof on Debian's own redis-server (as root)
 	@tools/runnable tests/redis/run
 	$(STEP) --tests $@ tests/redis/run
+
+test-corpus: ready ## of the corpus, the programs that build in seconds (as root)
+	@tools/runnable tests/corpus/run
+	$(STEP) --tests $@ tests/corpus/run -m quick
+
+corpus: ready ## real fixes of Debian's programs, each live, and write docs/corpus.md (1 hour; as root)
+	@tools/runnable tests/corpus/run
+	@tests/corpus/run --page docs/corpus.md
 
 bench: ready ## how long a program stands still, beside the least possible
 	@tools/runnable tests/bench/run

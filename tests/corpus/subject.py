@@ -6,7 +6,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -146,17 +149,22 @@ def _without_fixes(program: Program, fixed: str) -> str:
 
 
 def _deployed_build(program: Program, source: str, cache: str) -> str:
-    """What the builder's own build of the original made, stripped."""
-    with built_tree(_request(program, source, cache), lambda text: print(text, file=sys.stderr)) as tree:
-        home = os.path.join(tree.entry.folder, "deployed")
-        deployed = os.path.join(home, os.path.basename(program.deployed))
-        if not os.path.exists(home):
-            with made_whole(home) as scratch:
-                stripped = os.path.join(scratch, os.path.basename(program.deployed))
-                # As dh_strip does it.
-                kind = ["--strip-unneeded"] if program.library else []
-                strip = ["strip", *kind, "--remove-section=.comment", "--remove-section=.note"]
-                subprocess.run([*strip, "-o", stripped, tree.artifact], check=True)
+    """What the builder's own build of the original made, stripped, with a link for the name that a library goes by."""
+    request = _request(program, source, cache)
+    settings = json.dumps([request.build_command, request.artifact, sorted(request.environment.items())])
+    home = os.path.dirname(source) + "-" + hashlib.sha256(settings.encode()).hexdigest()[:16]
+    deployed = os.path.join(home, os.path.basename(program.deployed))
+    if not os.path.exists(home):
+        with built_tree(request, lambda text: print(text, file=sys.stderr)) as tree, made_whole(home) as scratch:
+            stripped = os.path.join(scratch, os.path.basename(program.deployed))
+            # As dh_strip does it.
+            kind = ["--strip-unneeded"] if program.library else []
+            strip = ["strip", *kind, "--remove-section=.comment", "--remove-section=.note"]
+            subprocess.run([*strip, "-o", stripped, tree.artifact], check=True)
+            shown = subprocess.run(["objdump", "-p", stripped], check=True, capture_output=True, text=True).stdout
+            for soname in re.findall(r"SONAME\s+(\S+)", shown):
+                if soname != os.path.basename(stripped):
+                    os.symlink(os.path.basename(stripped), os.path.join(scratch, soname))
     return deployed
 
 

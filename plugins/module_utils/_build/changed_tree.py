@@ -10,6 +10,7 @@ after/CHANGE/*.o          their objects
 from __future__ import annotations
 
 import dataclasses
+import filecmp
 import hashlib
 import os
 import shutil
@@ -33,9 +34,11 @@ def compile_after(
 ) -> list[tuple[Unit, Unit | None, str]]:
     """The units that a change reaches: changed, original (None for a new one), and where the changed one's object is.
 
-    Raises BuildRefused not_in_object, assembler_changed or lto_unsupported, LivepatchError build_failed.
+    Raises BuildRefused not_in_object, construct_unsupported, assembler_changed or lto_unsupported, LivepatchError
+    build_failed.
     """
     rebuild = change.needs_build()
+    _require_no_copies(tree, change)
     reached = [unit for unit, reads in zip(tree.units, tree.reads) if set(reads) & set(change.files)]
     if not reached and not rebuild:
         names = sorted(change.files)
@@ -73,6 +76,24 @@ def compile_after(
         }
     write_json(record, {"pairs": [_row(tree, new, old) for new, old in pairs], "states": states})
     return [(new, old, path) for (new, old), path in zip(pairs, paths)]
+
+
+def _require_no_copies(tree: BuiltTree, change: Change) -> None:
+    """A build may compile copies that it makes of the sources: what nothing reads is in the object all the same."""
+    read = {path for reads in tree.reads for path in reads}
+    made: dict[str, list[str]] = {}
+    for path in sorted(read):
+        if not os.path.lexists(os.path.join(tree.request.source, path)):
+            made.setdefault(os.path.basename(path), []).append(path)
+    for name in sorted(set(change.files) - read - change.added):
+        for path in made.get(os.path.basename(name), ()):
+            if filecmp.cmp(os.path.join(tree.request.source, name), os.path.join(tree.tree, path), shallow=False):
+                raise refuse(
+                    "construct_unsupported",
+                    "the build compiles %s, which it makes of %s, and not that itself" % (path, name),
+                    file=name,
+                    remedy="Build with a command that compiles the sources where they lie.",
+                )
 
 
 def _digest(tree: BuiltTree, change: Change, lines: dict[str, bytes]) -> str:

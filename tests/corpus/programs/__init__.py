@@ -6,9 +6,16 @@
 from __future__ import annotations
 
 from ..program import Program
+from .dnsmasq import DNSMASQ
+from .expat import EXPAT
+from .libarchive import LIBARCHIVE
+from .libcurl import LIBCURL
 from .libevent import LIBEVENT
+from .libtiff import LIBTIFF
 from .libxml2 import LIBXML2
 from .memcached import MEMCACHED
-from .redis import REDIS
+from .mosquitto import MOSQUITTO
+from .redis import REDIS, REDIS_OLDER
 
-PROGRAMS: dict[str, Program] = {program.name: program for program in (LIBEVENT, LIBXML2, MEMCACHED, REDIS)}
+_ALL = (DNSMASQ, EXPAT, LIBARCHIVE, LIBCURL, LIBEVENT, LIBTIFF, LIBXML2, MEMCACHED, MOSQUITTO, REDIS, REDIS_OLDER)
+PROGRAMS: dict[str, Program] = {program.name: program for program in _ALL}

@@ -5,17 +5,9 @@
 
 from __future__ import annotations
 
-import os
-
 from ..program import Fix, Program
 from ..sessions import Host, called
-
-HOSTS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "hosts")
-
-
-def _command(_deployed: str, _folder: str, port: int) -> list[str]:
-    return ["/usr/bin/python3", os.path.join(HOSTS, "host.py"), os.path.join(HOSTS, "libxml2.py"), str(port)]
-
+from .hosted import hosted
 
 LIBXML2 = Program(
     name="libxml2",
@@ -30,7 +22,7 @@ LIBXML2 = Program(
     build_command="dh_update_autotools_config && dh_autoreconf && debian/rules doconfigure-main"
     " && make -C builddir/main -j2 libxml2.la",
     sources=r"(include/libxml/)?(?!run|test)[^/]+\.[ch]$",
-    command=_command,
+    command=hosted("libxml2"),
     connect=Host,
     fixes=(
         Fix("CVE-2025-9714", ("CVE-2025-9714.patch",)),

@@ -31,8 +31,23 @@ MEMCACHED = Program(
     connect=_connect,
     quick=True,
     fixes=(
-        Fix("CVE-2026-47783 CVE-2026-47784", ("0008-CVE-2026-47783-CVE-2026-47784.patch",)),
-        Fix("CVE-2023-46852", ("0009-CVE-2023-46852.patch",)),
-        Fix("CVE-2023-46853", ("CVE-2023-46853.patch",)),
+        Fix(
+            "CVE-2026-47783 CVE-2026-47784",
+            ("0008-CVE-2026-47783-CVE-2026-47784.patch",),
+            refused="nothing_changed",
+            why="The fix is for --enable-sasl-pwdb, without which Debian builds: its memcached has no such code.",
+        ),
+        Fix(
+            "CVE-2023-46852",
+            ("0009-CVE-2023-46852.patch",),
+            refused="not_in_object",
+            why="The fix is for --enable-proxy, without which Debian builds: its memcached has no such file.",
+        ),
+        Fix(
+            "CVE-2023-46853",
+            ("CVE-2023-46853.patch",),
+            refused="not_in_object",
+            why="The fix is for --enable-proxy, without which Debian builds: its memcached has no such files.",
+        ),
     ),
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from projects import ASK, MAKEFILE, functions, project
 
+from module_utils._build.request import BuildRefused
 from module_utils._errors import LivepatchError
 
 WORK = """
@@ -193,6 +194,18 @@ def test_not_in_object(tmp_path: Path) -> None:
     files = {"main.c": ASK, "work.c": WORK, "tool/tool.c": "int t;\n", "README": "text\n"}
     one = project(tmp_path, files, {"tool/tool.c": "int t = 1;\n", "README": "other\n"})
     assert [code for code, _symbol in one.refusals()] == ["not_in_object"]
+
+
+def test_build_that_compiles_copies(tmp_path: Path) -> None:
+    """The changed file is read by no unit, and yet the object is made of it: it must not pass for not affected."""
+    makefile = "prog: main.c work.c\n\tmkdir -p made && cp *.c made && $(CC) -O2 -g -o $@ made/main.c made/work.c\n"
+    files = {"main.c": ASK, "work.c": WORK, "Makefile": makefile}
+    one = project(tmp_path, files, {"work.c": WORK.replace("limit += 1", "limit += 2")})
+    with pytest.raises(BuildRefused) as caught:
+        one.build()
+    (refusal,) = caught.value.refusals
+    assert (refusal.code, refusal.file) == ("construct_unsupported", "work.c")
+    assert "made/work.c" in refusal.reason
 
 
 def test_nothing_changed(tmp_path: Path) -> None:
