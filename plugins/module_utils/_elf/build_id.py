@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import struct
 
@@ -15,6 +16,7 @@ NT_GNU_BUILD_ID = 3
 _MOST_NOTE_BYTES = 4096
 
 
+@functools.lru_cache(maxsize=64)
 def notes_build_id(notes: bytes) -> str | None:
     """The build-id (lower-case hex) among the bytes of a PT_NOTE segment, or None (gABI, "Note Section")."""
     at = 0

@@ -21,6 +21,7 @@ DT_SONAME, DT_DEBUG, DT_JMPREL, DT_GNU_HASH, DT_VERSYM, DT_VERDEF = 14, 21, 23, 
 _POINTERS = (DT_STRTAB, DT_SYMTAB, DT_RELA, DT_JMPREL, DT_GNU_HASH, DT_VERSYM, DT_VERDEF)
 STT_TLS, STT_GNU_IFUNC = 6, 10
 _HIDDEN = 0x8000
+_ENTRY, _PAGE = 16, 4096  # bytes
 # Bounds on what a damaged table may make us read.
 _MOST_ENTRIES, _MOST_CHAIN, _MOST_RELOCATIONS, _MOST_NAME = 512, 4096, 4_000_000, 4096
 
@@ -81,8 +82,7 @@ class DynamicTable:
         self._read = read
         self.bias = bias
         self.values: dict[int, list[int]] = {}
-        for index in range(_MOST_ENTRIES):
-            tag, value = struct.unpack("<QQ", read(address + 16 * index, 16))
+        for tag, value in _entries(read, address):
             if tag == 0:
                 break
             # glibc relocates pointers in the table in place, musl and the kernel's vDSO do not.
@@ -184,3 +184,15 @@ class DynamicTable:
 
     def _string(self, offset: int) -> str:
         return text_at(self._read, self.value(DT_STRTAB) + offset)
+
+
+def _entries(read: Read, address: int) -> Iterator[tuple[int, int]]:
+    """The (tag, value) pairs that lie at an address, one page of them after the other: the table ends in a mapped one.
+
+    Raises what `read` raises.
+    """
+    left = _MOST_ENTRIES
+    while left:
+        count = max(min(left, (_PAGE - address % _PAGE) // _ENTRY), 1)
+        yield from struct.iter_unpack("<QQ", read(address, count * _ENTRY))
+        address, left = address + count * _ENTRY, left - count

@@ -51,6 +51,10 @@ class Header:
 
     def loads(self) -> tuple[Segment, ...]:
         """The segments that are mapped, in address order."""
+        return self._loads
+
+    @functools.cached_property
+    def _loads(self) -> tuple[Segment, ...]:
         return tuple(segment for segment in self.segments if segment.kind == PT_LOAD)
 
     def first(self, kind: int) -> Segment | None:
@@ -73,7 +77,6 @@ def parse_header(read: Read, start: int = 0) -> Header:
     raw = read(start, 64)
     if len(raw) < 64 or raw[:6] != b"\x7fELF\x02\x01":
         raise NotElf("not a 64-bit little-endian ELF object")
-    kind, machine = struct.unpack_from("<HH", raw, 16)
     table_offset = struct.unpack_from("<Q", raw, 32)[0]
     entry_size, count = struct.unpack_from("<HH", raw, 54)
     if (count and entry_size != 56) or count > _MOST_PROGRAM_HEADERS:
@@ -81,15 +84,17 @@ def parse_header(read: Read, start: int = 0) -> Header:
     table = read(start + table_offset, count * 56) if count else b""
     if len(table) != count * 56:
         raise NotElf("program header table of %d entries past the end" % count)
-    return Header(kind=kind, machine=MACHINES.get(machine, "machine %d" % machine), segments=_segments(table))
+    return _header(raw, table)
 
 
 @functools.lru_cache(maxsize=64)
-def _segments(table: bytes) -> tuple[Segment, ...]:
-    """The entries of a program header table, kept: the same libraries come back in process after process."""
-    return tuple(
+def _header(raw: bytes, table: bytes) -> Header:
+    """The header of these bytes, kept: the same libraries come back in process after process."""
+    kind, machine = struct.unpack_from("<HH", raw, 16)
+    segments = tuple(
         Segment(
             kind=fields[0], flags=fields[1], offset=fields[2], address=fields[3], file_size=fields[5], size=fields[6]
         )
         for fields in struct.iter_unpack("<IIQQQQQQ", table)
     )
+    return Header(kind=kind, machine=MACHINES.get(machine, "machine %d" % machine), segments=segments)

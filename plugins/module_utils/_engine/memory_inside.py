@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Callable, Iterator
 
-from .._process.maps import Mapping, mapping_at, parse_maps
+from .._process.maps import Mapping, mapping_at
 from .._process.pages import PAGE, held_pages, is_devices
 from .._process.process import Process
 from .._ptrace import x86_64 as arch
@@ -45,20 +45,16 @@ class MemoryScan:
         self._wanted, self._interrupted = addresses(tuple(ranges)), addresses(tuple(saved))
         self._any_saved = bool(saved)
         self._stacks = ThreadStacks(process.memory)
-        self._mappings: list[Mapping] = []
-        self._maps = ""
 
     def find(self, tops: list[StackTop], check_budget: Callable[[], None] = lambda: None) -> Inside | None:
         """The first word that was looked for, on no stack of a thread that `tops` tells of, and not in `own`.
 
         `check_budget` is called now and then. Raises LivepatchError and what `check_budget` raises.
         """
-        maps = self._process.read_text("maps")
-        if maps != self._maps:
-            self._maps, self._mappings = maps, parse_maps(maps)
-        spared = Addresses((*self._own, *self._stacks.looked_at(self._mappings, tops)))
+        mappings = self._process.maps()
+        spared = Addresses((*self._own, *self._stacks.looked_at(mappings, tops)))
         ended: list[tuple[int, int]] = []
-        for start, end in held_pages(self._process, spared.outside(_areas(self._mappings))):
+        for start, end in held_pages(self._process, spared.outside(_areas(mappings))):
             at = start
             while at < end:
                 check_budget()
@@ -67,7 +63,7 @@ class MemoryScan:
                 for place, word in self._hits(piece, at):
                     if any(low <= place < high for low, high in ended):
                         continue
-                    stack = ended_stack(self._memory, self._mappings, place, tops)
+                    stack = ended_stack(self._memory, mappings, place, tops)
                     if stack is None:
                         return Inside(0, word, place, ((at, piece),))
                     ended.append(stack)

@@ -10,6 +10,7 @@ patch in a process is kept anywhere else. The header's state tells how far whoev
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import struct
@@ -62,6 +63,9 @@ class Mutable:
     activated_at: int
     stop_us: int
     order: int = 0
+
+
+_UNKNOWN = Mutable(LOADING, "none", 0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,7 @@ def header(address: int, description: bytes, mutable: Mutable) -> bytes:
 def write_mutable(memory: Memory, region: Region, mutable: Mutable) -> Region:
     """Write the changing part of the header; the region with it. Raises as Memory.write does."""
     memory.write(region.address + _MUTABLE_AT, _pack(mutable))
-    return Region(**{**vars(region), "mutable": mutable})
+    return _with(region, mutable)
 
 
 def find_regions(memory: Memory, mappings: list[Mapping]) -> list[Region]:
@@ -175,10 +179,8 @@ def read_region(memory: Memory, address: int) -> Region | None:
         magic, version, size, own_address, digest = _FIXED.unpack_from(raw)
         if magic != MAGIC or version != VERSION or own_address != address or size > MOST_DESCRIPTION:
             return None
-        description = memory.read(address + HEADER_SIZE, size)
-        if hashlib.sha256(description).digest() != digest:
-            return None
-        return _parse(address, _unpack(raw), json.loads(description))
+        region, known = _described(address, memory.read(address + HEADER_SIZE, size))
+        return _with(region, _unpack(raw)) if known == digest else None
     except (OSError, ValueError, KeyError, TypeError, struct.error, OverflowError, RecursionError):
         return None
 
@@ -203,6 +205,20 @@ def leftovers(mappings: list[Mapping], regions: list[Region], patch_id: str) -> 
         if mapping.path == file_name(patch_id)
         and not any(start <= mapping.start < start + size for start, size, _protection in parts)
     ]
+
+
+def _with(region: Region, mutable: Mutable) -> Region:
+    """The region with another changing part; as dataclasses.replace, in a tenth of its time."""
+    return Region(**{**vars(region), "mutable": mutable})
+
+
+@functools.lru_cache(maxsize=8)
+def _described(address: int, description: bytes) -> tuple[Region, bytes]:
+    """The region of a description, its changing part not yet known, and the digest of the description.
+
+    Kept, for it is read time and again while a process is worked on. Raises as `_parse`.
+    """
+    return _parse(address, _UNKNOWN, json.loads(description)), hashlib.sha256(description).digest()
 
 
 def _parse(address: int, mutable: Mutable, plain: dict[str, Any]) -> Region:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from types import TracebackType
@@ -19,9 +20,14 @@ from .memory import Memory
 _GIVEN_BACK = frozenset(("auxv", "exe", "fd", "maps", "mem", "root"))
 # Of these, what can be opened afterwards, too, and then is empty for ever: here it is asked first who lives.
 _OPENED_IN_VAIN = frozenset(("fd", "mem"))
+# What the kernel gives as one piece: a read that leaves room for more has got all of it.
+_ONE_PIECE = frozenset(("auxv", "comm", "stat", "status"))
+_AT_ONCE = 1 << 16
 # SIGKILL in a set of signals, and a thread that exits (the flags in proc_pid_stat(5)).
 _KILLED, _PF_EXITING = 1 << 8, 0x4
 _TRIES = 100
+# A folder's own two links, and one for each folder in it: here for each thread.
+_LINKS_OF_ONE_THREAD = 3
 _Result = TypeVar("_Result")
 
 
@@ -43,10 +49,11 @@ class Process:
             raise LivepatchError("process_gone", "there is no process %d" % pid) from None
         self._memory: Memory | None = None
         self._priority: int | None = None
-        self._maps: tuple[str, list[Mapping]] = ("", [])
+        self._maps: tuple[bytes, list[Mapping]] = (b"", [])
         self._memory_descriptor = self._stat_descriptor = -1
+        self._name = ""
         try:
-            self.start_time = int(self.stat()[19])
+            self.start_time = int(self._stat_and_name()[19])
         except LivepatchError:
             self.close()
             raise
@@ -67,10 +74,7 @@ class Process:
         self._memory_descriptor = self._stat_descriptor = self._folder = -1
 
     def __str__(self) -> str:
-        try:
-            return "process %d (%s)" % (self.pid, self.read_text("comm").strip())
-        except LivepatchError:
-            return "process %d" % self.pid
+        return "process %d (%s)" % (self.pid, self._name)
 
     def open(self, name: str, flags: int = os.O_RDONLY) -> int:
         """A descriptor of /proc/PID/`name`. Raises LivepatchError process_gone or not_permitted, and OSError."""
@@ -118,14 +122,19 @@ class Process:
 
     def maps(self) -> list[Mapping]:
         """All mappings as they are now; nobody may change the list, which is the same while they are."""
-        text = self.read_text("maps")
-        if text != self._maps[0]:
-            self._maps = text, parse_maps(text)
+        raw = self.read_bytes("maps")
+        if raw != self._maps[0]:
+            self._maps = raw, parse_maps(raw.decode("utf-8", "surrogateescape"))
         return self._maps[1]
 
     def threads(self) -> list[int]:
         """The thread ids as they are now, the leader among them. Raises LivepatchError process_gone."""
-        return self._numbers("task")
+        try:
+            links = os.stat("task", dir_fd=self._folder).st_nlink
+        except OSError as error:
+            raise self._explain(error, "task") from None
+        # The kernel counts one link a thread. The first one is there as long as any, if only as a zombie (execve(2)).
+        return [self.pid] if links == _LINKS_OF_ONE_THREAD else self._numbers("task")
 
     def descriptors(self) -> list[int]:
         """The numbers of its open files. Raises LivepatchError process_gone or not_permitted."""
@@ -179,10 +188,12 @@ class Process:
             return b""
 
     def as_it_is_now(self) -> None:
-        """From now on `memory` is that of the program that it may have become."""
+        """From now on `memory` is that of the program that it may have become, and so is its name."""
         if self._memory_descriptor >= 0:
             os.close(self._memory_descriptor)
         self._memory, self._memory_descriptor = None, -1
+        with contextlib.suppress(LivepatchError, OSError):
+            self._stat_and_name()
 
     @property
     def memory(self) -> Memory:
@@ -200,13 +211,20 @@ class Process:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._folder)
         try:
             parts: list[bytes] = []
+            in_one_piece = path.rpartition("/")[2] in _ONE_PIECE
             while True:
-                part = os.read(descriptor, 1 << 16)
-                if not part:
-                    return b"".join(parts)
+                part = os.read(descriptor, _AT_ONCE)
                 parts.append(part)
+                if not part or (in_one_piece and len(part) < _AT_ONCE):
+                    return b"".join(parts)
         finally:
             os.close(descriptor)
+
+    def _stat_and_name(self) -> list[str]:
+        """As `stat`, which tells the program's name, too; that is kept."""
+        before, _bracket, after = self.read_text("stat").rpartition(")")
+        self._name = before.partition("(")[2]
+        return after.split()
 
     def _numbers(self, folder: str) -> list[int]:
         descriptor = self.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -13,6 +13,8 @@ from .process import Process
 
 _SYS_KCMP = {"x86_64": 312, "aarch64": 272}
 _KCMP_VM = 1
+# A process that has not become another program since it was made (the flags in proc_pid_stat(5)).
+_PF_FORKNOEXEC = 0x40
 _libc = ctypes.CDLL(None)
 
 
@@ -22,8 +24,10 @@ def shares_parents_memory(process: Process) -> bool:
     The threads that matter are then the parent's. False where the kernel cannot tell (CONFIG_KCMP).
     """
     number = _SYS_KCMP.get(os.uname().machine)
-    parent = int(process.stat()[1])
-    if number is None or parent == 0:
+    fields = process.stat()
+    parent = int(fields[1])
+    # A program that was begun has an address space of its own (execve(2)).
+    if number is None or parent == 0 or not int(fields[6]) & _PF_FORKNOEXEC:
         return False
     try:
         with Process(parent) as other:
