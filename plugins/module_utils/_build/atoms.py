@@ -41,6 +41,8 @@ from .relocated_fields import PC_RELATIVE, masked
 from .unwind_frames import BEGIN_AT, frame_records
 
 THREAD_LOCAL = "tls"
+# Sections that tell where functions are, for unwinding and for tracers; no code calls or branches by them.
+ABOUT_CODE = (".eh_frame", "__patchable_function_entries", "__mcount_loc")
 _COLD = re.compile(r"(.+)\.cold(\.\d+)?$")
 # Constants that the compiler makes up; their numbers mean nothing.
 _COMPILERS_OWN = re.compile(

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from .._patch.content import TEXT
-from .atoms import Atom, UnitCode
+from .atoms import ABOUT_CODE, Atom, UnitCode
 from .disassembly import branch_target, instructions, is_padding
 from .relocated_fields import PC_RELATIVE
 
@@ -39,7 +39,7 @@ def branched_into(code: UnitCode, names: tuple[str, ...]) -> list[int]:
     found = []
     for user in code.atoms:
         for reference in user.fields:
-            if reference.atom is None or not set(reference.atom.names) & set(names):
+            if user.section in ABOUT_CODE or reference.atom is None or not set(reference.atom.names) & set(names):
                 continue
             offset = reference.addend
             if reference.kind in PC_RELATIVE:

@@ -15,14 +15,12 @@ import dataclasses
 import re
 
 from .._patch.content import TEXT
-from .atoms import Atom
+from .atoms import ABOUT_CODE, Atom
 from .calls import calls_directly
 from .changed_functions import UnitChange
 from .choose_contents import Included, PatchContents
 from .run_compiler import is_clang
 
-# Sections that tell where functions are, for unwinding and tracing; no code calls by them.
-_ABOUT_CODE = (".eh_frame", "__patchable_function_entries")
 _COPY = re.compile(r".+\.(isra|constprop|part)\.\d+")
 
 
@@ -68,7 +66,7 @@ def _callers(one: Included) -> list[Atom] | None:
     found: list[Atom] = []
     for user in before.atoms:
         for reference in user.fields:
-            if reference.atom is not old or user.section in _ABOUT_CODE:
+            if reference.atom is not old or user.section in ABOUT_CODE:
                 continue
             caller = before.named.get(user.parent) if user.parent else user
             if user.kind != TEXT or caller is None or not calls_directly(user, reference):

@@ -18,7 +18,7 @@ from cases import Case
 from code_cases import CODE_CASES, COPIES
 from constant_cases import CONSTANT_CASES, VERSION_CASE
 from patching import Running
-from projects import Project, addresses, functions, project
+from projects import Project, addresses, functions, project, replaced
 from reports import well
 from ways import MAIN, PLAIN, WAYS, Way
 
@@ -183,3 +183,10 @@ def test_only_the_other_artifact_changes(tmp_path: Path) -> None:
     one = project(tmp_path, files, {"work.c": SEVERAL_WORK.replace("- seen;", "- seen * 2;")}, artifact="libparts.so")
     assert functions(one.patch()) == ["answer"]
     assert [code for code, _symbol in one.refusals(artifact="prog")] == ["nothing_changed"]
+
+
+def test_room_at_entries_is_room(tmp_path: Path) -> None:
+    """The list of places that -fpatchable-function-entry keeps for tracers branches nowhere: a branch fits there."""
+    way = Way("gcc", "-O2 -fcf-protection -fpatchable-function-entry=8")
+    patch = made(tmp_path, CASES["recursion"], way).patch()
+    assert replaced(patch, "walk").overwritable >= 12
