@@ -24,6 +24,7 @@ from .request import Refusal
 # More than this is an upgrade, not a fix.
 MOST_FUNCTIONS = 256
 MOST_BYTES = 1 << 20
+_LAMBDA = re.compile(r"(_Z.*?)Ul(.*?)E\d*_")
 # Virtual function tables, those of classes under construction, and run-time types (Itanium C++ ABI, 5.1.4.1).
 _OF_A_CLASS = re.compile(r"_ZT[VTCIS]")
 
@@ -73,6 +74,7 @@ class Chooser:
                 self._changed_atom(change, atom)
             for refusal in code_that_ran(change) + assembler_code(change):
                 self.refuse(refusal.code, refusal.symbol, refusal.file, refusal.reason)
+            self._check_lambdas(change)
         self._check_copies()
         queue = list(self.contents.included)
         while queue:
@@ -237,6 +239,23 @@ class Chooser:
             "Restart into the new version; with the table of labels declared const, the program could be patched.",
         )
 
+    def _check_lambdas(self, change: UnitChange) -> None:
+        """The lambda expressions of a function are numbered: one more or less, and the others' names mean others."""
+        before = _lambdas(list(change.before.named) if change.before else [])
+        after = _lambdas(list(change.after.named))
+        for key in sorted(set(before) & set(after)):
+            moved = before[key] ^ after[key]
+            changed = [name for atom in change.changed() for name in atom.names if name in after[key]]
+            if moved and changed:
+                self.refuse(
+                    "construct_unsupported",
+                    changed[0],
+                    change.unit.word,
+                    "lambda expressions come or go where %s stands: the running process knows them by their numbers"
+                    % changed[0],
+                    "Write the fix without another lambda expression of this kind in this function, or restart.",
+                )
+
     def _check_copies(self) -> None:
         """Of what several units have a copy of, the object has one: it must be from a unit that is compiled anew."""
         replaced = {name for one in self.contents.replaced() for name in one.atom.names}
@@ -293,3 +312,13 @@ class Chooser:
 
 def _size(atom: Atom | None) -> int:
     return atom.size if atom else 0
+
+
+def _lambdas(names: list[str]) -> dict[tuple[str, str], set[str]]:
+    """The functions of lambda expressions by where they stand and how they are called (Itanium C++ ABI, 5.1.8)."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for name in names:
+        match = _LAMBDA.match(name)
+        if match:
+            found.setdefault((match.group(1), match.group(2)), set()).add(name)
+    return found

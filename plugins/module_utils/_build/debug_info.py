@@ -171,6 +171,10 @@ class _Reader:
             if name:
                 self.info.prototypes[name] = self._prototype(die)
                 self._locals(name, die)
+                closures = list(self._closures(die))
+                for number, closure in enumerate(closures, 1):
+                    # Another number of them is another list: which is which is not known then.
+                    self._define("closure %d of %d in %s" % (number, len(closures), name), closure)
         elif die.tag == "DW_TAG_variable":
             for target in self._atoms(die):
                 self.info.variables[target] = self._written_out(die)
@@ -219,6 +223,14 @@ class _Reader:
                     self.info.variables[target] = self._written_out(child)
             elif child.tag in _BLOCKS:
                 self._locals(function, child)
+
+    def _closures(self, die: Any) -> Iterator[Any]:
+        """The types of the lambda expressions of a function, in order."""
+        for child in die.iter_children():
+            if child.tag in _BLOCKS:
+                yield from self._closures(child)
+            elif child.tag in _DEFINITIONS and _name(child)[:7] in ("", "<lambda") and _is_called(child):
+                yield child
 
     def _atoms(self, variable: Any) -> list[str]:
         """The names of the atoms of a variable with a fixed place: Clang may give each member its own. DWARF 5, 2.6."""
@@ -308,6 +320,11 @@ def _leb128(raw: list[int]) -> tuple[int, int]:
         if byte < 0x80:
             return place + 1, number
     return len(raw), number
+
+
+def _is_called(definition: Any) -> bool:
+    """True for a class whose objects are called as functions are."""
+    return any(_name(member) == "operator()" for member in definition.iter_children())
 
 
 def _linkage_name(die: Any) -> str:

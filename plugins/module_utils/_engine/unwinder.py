@@ -29,6 +29,7 @@ from .._patch.unwinding import (
     REGISTER,
     REGISTER_FUNCTION,
     SORTED_AT,
+    STARTED_AT,
     TABLE,
 )
 from .._process.link_map import linked_objects
@@ -95,9 +96,12 @@ def register_frames(process: Process, region: Region) -> None:
     if _is_registered(process, record):
         return
     unwinder = _unwinder(process, function)
-    # A tool that died may have left a thread on its way there.
-    if as_tracer(lambda: anyone_inside(process, region.code_ranges(), _LOOK, _STOP)).inside:
-        raise _busy(process, region)
+    if process.memory.read(record + STARTED_AT, 8) != bytes(8):
+        # A tool that died may have left a thread on its way there.
+        if as_tracer(lambda: anyone_inside(process, region.code_ranges(), _LOOK, _STOP)).inside:
+            raise _busy(process, region)
+        if _is_registered(process, record):
+            return
 
     def may_run(thread: HeldThread) -> bool:
         held = {thread.tid: thread.registers}
@@ -106,8 +110,8 @@ def register_frames(process: Process, region: Region) -> None:
 
     def run() -> None:
         with injected_calls(process, may_run) as calls:
-            if not _is_registered(process, record):
-                calls.run(register)
+            process.memory.write(record + STARTED_AT, (1).to_bytes(8, "little"))
+            calls.run(register)
 
     as_tracer(run)
     if not _is_registered(process, record):
@@ -134,7 +138,7 @@ def forget_frames(process: Process, region: Region, end: float) -> int:
     site = Site(region.id, "data", record, b"", b"")
     while True:
         link = _link(process, region)
-        places = [(record + DONE_AT, 8), *_sorted_list(process, region)]
+        places = [(record + DONE_AT, 8), (record + STARTED_AT, 8), *_sorted_list(process, region)]
         if link:
             following = memory.read(record + NEXT_AT, 8)
             writes = [Write(site, link, record.to_bytes(8, "little"), following)]
