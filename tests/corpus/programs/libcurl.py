@@ -19,7 +19,9 @@ LIBCURL = Program(
     deployed="usr/lib/x86_64-linux-gnu/libcurl.so.4.8.0",
     library=True,
     # As debian/rules has it for OpenSSL, but where the sources lie: Debian compiles copies of them, one a TLS library.
-    build_command="quilt pop && quilt pop && cp ltmain.sh ltmain.kept && ./buildconf && cp ltmain.kept ltmain.sh"
+    # Its last two patches are for the other two; where the fixes are taken out, they are out, too.
+    build_command="if grep -q 99_nss debian/patches/series; then quilt pop && quilt pop; fi"
+    " && cp ltmain.sh ltmain.kept && ./buildconf && cp ltmain.kept ltmain.sh"
     " && dh_auto_configure -- --disable-dependency-tracking --disable-symbol-hiding --enable-versioned-symbols"
     " --enable-threaded-resolver --with-lber-lib=lber --with-gssapi=/usr --with-nghttp2"
     " --includedir=/usr/include/x86_64-linux-gnu --without-libssh --with-libssh2 --with-openssl"

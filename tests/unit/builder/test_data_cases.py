@@ -73,7 +73,8 @@ def test_all_data(way: str, tmp_path: Path) -> None:
     files = {"main.c": MAIN, "far.c": FAR, "work.c": WORK, "Makefile": MAKEFILE}
     one = project(tmp_path, files, {"work.c": edited(WORK, *EDITS)}, build_command=command)
     patch = one.patch(artifact="libwork.so" if "libwork" in command else "prog")
-    assert {"use_locals", "use_data", "first"} <= set(functions(patch))
+    # Of Clang's static functions, which may be called in ways of their own, a copy comes along with their callers.
+    assert {"use_locals", "use_data", "first"} <= {*functions(patch), *patch.manifest.new_symbols}
     assert {"bag", "fresh", "last", "table", "word"} <= set(patch.manifest.new_symbols)
     like_new(one, patch, command, tmp_path)
 
