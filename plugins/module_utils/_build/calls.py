@@ -5,18 +5,15 @@
 
 from __future__ import annotations
 
-from .._patch.content import TEXT
+from .._patch.content import TEXT, is_branch_field
 from .atoms import Atom, Field
 from .relocated_fields import GOT_LOADS, R_PC32, R_PLT32
 
 
 def calls_directly(user: Atom, reference: Field) -> bool:
-    """True for a call or jump instruction whose displacement the reference is (opcodes E8, E9, 0F 80 to 0F 8F)."""
-    at = reference.offset
-    if user.kind != TEXT or reference.kind not in (R_PC32, R_PLT32) or at < 1:
-        return False
-    opcode = user.content[at - 1]
-    return opcode in (0xE8, 0xE9) or (at >= 2 and user.content[at - 2] == 0x0F and opcode & 0xF0 == 0x80)
+    """True for a call or jump instruction whose displacement the reference is."""
+    is_relative = user.kind == TEXT and reference.kind in (R_PC32, R_PLT32)
+    return is_relative and is_branch_field(user.content, reference.offset)
 
 
 def calls(user: Atom, reference: Field) -> bool:

@@ -47,6 +47,17 @@ class Relocation:
     addend: int
 
 
+def is_branch_field(code: bytes, at: int) -> bool:
+    """True when the field at an offset of x86-64 code says where a call or jump goes (opcodes E8, E9, 0F 80 to 0F 8F).
+
+    The byte before another field that counts from the program counter never has one of these values.
+    """
+    if at < 1:
+        return False
+    opcode = code[at - 1]
+    return opcode in (0xE8, 0xE9) or (at >= 2 and code[at - 2] == 0x0F and opcode & 0xF0 == 0x80)
+
+
 @dataclass(frozen=True)
 class Patch:
     """A whole patch. Every relocation's symbol is either in `symbols` or in the manifest's references."""

@@ -14,12 +14,8 @@ import sys
 from typing import Any, Iterator
 
 from .._errors import LivepatchError
-from .content import Patch, Relocation, Symbol
+from .content import TEXT, Patch, Relocation, Symbol, is_branch_field
 from .reader import read_patch_file
-from .relocation_names import RELOCATION_NAMES
-
-# Assemblers mark every call and jump so, also those that need no PLT (AMD64 supplement, table 4.10; binutils 2.31).
-_BRANCH = "R_X86_64_PLT32"
 
 
 def describe(patch: Patch) -> dict[str, Any]:
@@ -56,7 +52,6 @@ def describe(patch: Patch) -> dict[str, Any]:
 def _refers(patch: Patch, function: str) -> dict[str, list[str]]:
     """What the code of a function refers to, and what its own strings, tables and cold part do."""
     manifest = patch.manifest
-    names = RELOCATION_NAMES.get(manifest.object.arch, {})
     references = {one.symbol: one for one in manifest.references}
     symbols = {symbol.name: symbol for symbol in patch.symbols}
     replaced = {one.symbol: one.name for one in manifest.functions}
@@ -66,7 +61,9 @@ def _refers(patch: Patch, function: str) -> dict[str, list[str]]:
         for relocation in _within(patch, symbols[waiting.pop()]):
             name = relocation.symbol
             reference = references.get(name)
-            kind = "calls" if names.get(relocation.kind) == _BRANCH else "uses"
+            section = patch.sections[relocation.section]
+            is_call = section.kind == TEXT and is_branch_field(section.content, relocation.offset)
+            kind = "calls" if is_call else "uses"
             if reference is not None:
                 found["imports" if reference.is_outside else kind].add(reference.name)
             elif name in replaced:
