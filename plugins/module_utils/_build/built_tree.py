@@ -54,22 +54,27 @@ class BuiltTree:
     reads: list[list[str]] = field(default_factory=list)
 
     @property
+    def folder(self) -> str:
+        """The folder of its entry in the cache."""
+        return self.entry.folder
+
+    @property
     def before(self) -> str:
         """The folder for units compiled from the original tree."""
-        return os.path.join(self.entry.folder, "before")
+        return os.path.join(self.folder, "before")
 
     @property
     def after(self) -> str:
         """The folder for units compiled from changed trees."""
-        return os.path.join(self.entry.folder, PARTS)
+        return os.path.join(self.folder, PARTS)
 
     @contextlib.contextmanager
     def changed(
         self, change: Change, lines: dict[str, bytes], rebuild: bool, progress: Progress
     ) -> Iterator[list[CompileCommand]]:
         """The changed tree in place of the original one, built again if asked; gives that build's compiler calls."""
-        holder, aside = os.path.dirname(self.tree), os.path.join(self.entry.folder, "original")
-        fresh = os.path.join(self.entry.folder, "changed")
+        holder, aside = os.path.dirname(self.tree), os.path.join(self.folder, "original")
+        fresh = os.path.join(self.folder, "changed")
         shutil.rmtree(fresh, ignore_errors=True)
         # Hard links are enough where nothing but the changed files is written.
         _run(["cp", "-a" if rebuild else "-al", holder, fresh], self.entry)
