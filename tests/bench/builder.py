@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 REDIS = Path(__file__).resolve().parents[1] / "redis"
-sys.path[:0] = [str(REDIS), str(REDIS.parent)]
+sys.path += [str(REDIS), str(REDIS.parent)]
 
 from prepare import prepare  # noqa: E402
 
@@ -76,7 +76,14 @@ def _plain_build(request: BuildRequest, tree: Path) -> float:
     shutil.copytree(request.source, tree, symlinks=True)
     environment = {**os.environ, **request.environment}
     began = time.monotonic()
-    subprocess.run(["sh", "-c", request.build_command], cwd=tree, env=environment, check=True, stdout=subprocess.PIPE)
+    subprocess.run(
+        ["sh", "-c", request.build_command],
+        cwd=tree,
+        env=environment,
+        check=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     return time.monotonic() - began
 
 

@@ -54,14 +54,19 @@ class BuiltTree:
     reads: list[list[str]] = field(default_factory=list)
 
     @property
+    def folder(self) -> str:
+        """The folder of its entry in the cache."""
+        return self.entry.folder
+
+    @property
     def before(self) -> str:
         """The folder for units compiled from the original tree."""
-        return os.path.join(self.entry.folder, "before")
+        return os.path.join(self.folder, "before")
 
     @property
     def after(self) -> str:
         """The folder for units compiled from changed trees."""
-        return os.path.join(self.entry.folder, PARTS)
+        return os.path.join(self.folder, PARTS)
 
     @contextlib.contextmanager
     def changed(
@@ -72,8 +77,8 @@ class BuiltTree:
         From what the original's build left, as far as make and its like can tell what has to be made again; from
         nothing where the way to build changes.
         """
-        holder, aside = os.path.dirname(self.tree), os.path.join(self.entry.folder, "original")
-        fresh = os.path.join(self.entry.folder, "changed")
+        holder, aside = os.path.dirname(self.tree), os.path.join(self.folder, "original")
+        fresh = os.path.join(self.folder, "changed")
         shutil.rmtree(fresh, ignore_errors=True)
         # Hard links are enough where nothing but the changed files is written.
         if change.needs_fresh_tree():

@@ -45,10 +45,11 @@ class ChangedUnits:
     def used_elsewhere(self, name: str) -> bool:
         """True when an unchanged unit of the artifact refers to a global name."""
         if self._used_elsewhere is None:
-            changed = {change.unit.source for change in self.changes}
+            # One source may be compiled several times, and only one of its objects be another one.
+            changed = {(change.unit.source, change.unit.object_name) for change in self.changes}
             self._used_elsewhere = set()
             for unit in self.tree.units:
-                if unit.source not in changed:
+                if (unit.source, unit.object_name) not in changed:
                     linked = linked_object(unit, self.tree.before)
                     self._used_elsewhere |= {s.name for s in linked.symbols() if s.section == SHN_UNDEF}
         return name in self._used_elsewhere
@@ -87,8 +88,11 @@ def compile_changed_units(
     as_built = [Compilation(old, tree.before, AS_BUILT) for old in olds]
     in_sections = [Compilation(old, tree.before, (*IN_SECTIONS, *options)) for old in olds]
     paths = compile_all([*as_built, *in_sections], progress)
+    linked = {}
     for original, path in zip(olds, paths):
-        require_same_object(original, path, tree.before)
+        linked[id(original)] = linked_object(original, tree.before)
+        _require_machine_code(linked[id(original)], original)
+        require_same_object(original, linked[id(original)], path)
     before = dict(zip(map(id, olds), paths[len(olds) :]))
     progress("comparing %d units" % len(units))
     found = ChangedUnits(tree, [])
@@ -101,22 +105,20 @@ def compile_changed_units(
         if (new.source, new.object_name) not in also and same_code(one, two):
             equal.append(old)
             continue
-        placed = _placed(tree, symbols, old)
+        placed = _placed(tree, symbols, old, linked[id(old)])
         if placed is not None:
             code = UnitCode(one, before[id(old)])
             found.changes.append(UnitChange(new, code, UnitCode(two, path), placed))
-    linked = any(one.placed for one in found.changes) or any(_placed(tree, symbols, unit) for unit in equal)
-    if not linked:
+    places = (_placed(tree, symbols, unit, linked[id(unit)]) for unit in equal)
+    if not any(one.placed for one in found.changes) and not any(places):
         raise refuse("not_in_object", "the changed code is not linked into %s" % tree.request.artifact)
     for change_of_unit in found.changes:
         _match_static_locals(found, change_of_unit)
     return found
 
 
-def _placed(tree: BuiltTree, symbols: ArtifactSymbols, unit: Unit) -> PlacedUnit | None:
-    """Where the link put a unit, None when it left it out."""
-    linked = linked_object(unit, tree.before)
-    _require_machine_code(linked, unit)
+def _placed(tree: BuiltTree, symbols: ArtifactSymbols, unit: Unit, linked: ObjectFile) -> PlacedUnit | None:
+    """Where the link put a unit, None when it left it out; `linked` is its object."""
     same = [other for other in tree.units if other.content is not None and other.content == unit.content]
     return symbols.place(linked, max(len(same), 1), same.index(unit) if unit in same else 0)
 

@@ -81,12 +81,12 @@ def linked_object(unit: Unit, folder: str) -> ObjectFile:
     return read_object_file(compile_all([Compilation(unit, folder, AS_BUILT)])[0])
 
 
-def require_same_object(unit: Unit, path: str, folder: str) -> None:
+def require_same_object(unit: Unit, linked: ObjectFile, path: str) -> None:
     """Compare the object at `path`, compiled AS_BUILT, with what was linked: what the build had and we have not shows.
 
     Raises BuildRefused source_mismatch when code or data came out differently.
     """
-    if _loaded(linked_object(unit, folder)) != _loaded(read_object_file(path)):
+    if _loaded(linked) != _loaded(read_object_file(path)):
         raise refuse(
             "source_mismatch",
             "%s, compiled once more by the same command, is not what the build made of it" % unit.word,

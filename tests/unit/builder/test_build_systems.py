@@ -240,6 +240,23 @@ tool-work.o: work.c
     assert [replaced(patch, "answer").offset] == addresses(one.built(name="tool"))["answer"]
 
 
+def test_one_source_compiled_twice_and_one_object_stays(tmp_path: Path) -> None:
+    """The object that the change does not touch counts as one that it does not touch: it calls in the old way."""
+    makefile = """
+prog: main.o first.o second.o
+\t$(CC) -o $@ $^
+first.o: part.c
+\t$(CC) -O2 -g -DFIRST -c -o $@ $<
+second.o: part.c
+\t$(CC) -O2 -g -c -o $@ $<
+"""
+    part = "#ifdef FIRST\nlong scale(long x) { return x * 3; }\n#else\n"
+    part += "long scale(long x);\nlong answer(long x) { return scale(x) + 1; }\n#endif\n"
+    after = part.replace("long scale(long x) { return x * 3;", "long scale(long x, long y) { return x * 3 + y;")
+    one = project(tmp_path, {"main.c": ASK, "part.c": part, "Makefile": makefile}, {"part.c": after})
+    assert one.refusals() == [("signature_changed", "scale")]
+
+
 def test_compile_and_link_in_one_call(tmp_path: Path) -> None:
     """cc main.c work.c -o prog keeps no objects."""
     one = project(tmp_path, FILES, CASE.after)
