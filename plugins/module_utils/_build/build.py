@@ -104,7 +104,8 @@ def _through_table(
 def _finish(change: Change, assembly: PatchAssembly) -> BuildResult:
     request, units, contents = assembly.request, assembly.units, assembly.contents
     refusals, inside = check_prototypes(units, contents, assembly.deployed)
-    endless = endless_functions(contents, assembly.artifact, units.tree.artifact)
+    too_large = any(refusal.code == "patch_too_large" for refusal in contents.refusals)
+    endless = [] if too_large else endless_functions(contents, assembly.artifact, units.tree.artifact)
     refusals = _explained(units, contents.refusals + endless) + _layout_refusals(units) + refusals
     if refusals:
         raise BuildRefused(refusals)
