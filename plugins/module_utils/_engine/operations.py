@@ -58,7 +58,7 @@ def load_patch(
         clear_remains(process, manifest.id)
 
     finder = ObjectFinder(manifest.object.build_id)
-    return run(Operation(manifest.id, selection, step, LOADED, pretend, _LOAD_TIMEOUT, finder, undo))
+    return run(Operation(manifest.id, selection, step, LOADED, pretend, _LOAD_TIMEOUT, finder, undo, at_once=True))
 
 
 def unload_patch(patch_id: str, selection: Selection, timeout: float, pretend: bool = False) -> Report:
@@ -74,7 +74,7 @@ def unload_patch(patch_id: str, selection: Selection, timeout: float, pretend: b
             check_callable(process)
             check_traceable(process)
 
-    return run(Operation(patch_id, selection, step, ABSENT, pretend, timeout))
+    return run(Operation(patch_id, selection, step, ABSENT, pretend, timeout, at_once=True))
 
 
 def activate_patch(patch_id: str, selection: Selection, limits: Limits, pretend: bool = False) -> Report:

@@ -12,16 +12,17 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, replace
-from typing import Any, Callable
+from typing import Any, Callable, Tuple
 
 from .._errors import LivepatchError
 from .._process.exclusive import exclusive
 from .._process.objects import MappedObject, several_copies
 from .._process.process import Process
 from .._process.selection import check_numbering, exe_of, missing_pids, selected
-from .._ptrace.watchdog import Watched, watched
+from .._ptrace.watchdog import Watched, watched, watched_each
 from .make_switch import SwitchFailed
 from .outcome import Outcome, Report, look, look_again
+from .shares import Turns, shares_of
 from .targets import Operation, meant
 
 # How often a child may be killed, for another reason than being late, at one process before that is given up.
@@ -37,6 +38,8 @@ _MOST_PROGRAMS, _PAUSE = 5, 0.05
 # How long the end of a process that was killed is waited for, and how often it is looked at, seconds.
 _DYING, _LOOK = 2.0, 0.005
 Tell = Callable[[Any], None]
+# A process: its number and its start time.
+Identity = Tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -46,29 +49,50 @@ class _Begun:
     outcome: Outcome
 
 
+@dataclass(frozen=True)
+class _Refused:
+    """Told of a process that may not be looked at."""
+
+    process: Identity
+
+
+@dataclass(frozen=True)
+class _Met:
+    """Told at the end of a share: all processes that were looked at."""
+
+    processes: set[Identity]
+
+
 def run(operation: Operation) -> Report:
     """Carry out an operation. Raises LivepatchError when it cannot even be known which processes are meant."""
     check_numbering()
-    outcomes, unreadable = [], 0
+    outcomes = []
     for pid in missing_pids(operation.selection):
         error = LivepatchError("process_gone", "there is no process %d" % pid)
         outcomes.append(Outcome(pid, 0, "", error=error.as_dict()))
-    operation = replace(operation, selection=replace(operation.selection, never=os.getpid()))
-    done: set[tuple[int, int]] = set()
+    operation = replace(operation, selection=replace(operation.selection, never=(os.getpid(),)))
+    met: set[Identity] = set()
+    refused: set[Identity] = set()
+    shares = shares_of(operation.selection) if operation.at_once and not operation.pretend else 1
+    changed = False
     while True:
-        told, death = _told(operation, done)
-        begun = [thing.outcome for thing in told if isinstance(thing, _Begun)]
-        ended = [thing for thing in told if isinstance(thing, Outcome)]
-        unreadable = sum(isinstance(thing, LivepatchError) for thing in told)
+        results = _results(operation, met, changed, shares)
+        told = [thing for result in results for thing in result.told]
+        ended = sorted((thing for thing in told if isinstance(thing, Outcome)), key=lambda outcome: outcome.pid)
+        refused.update(thing.process for thing in told if isinstance(thing, _Refused))
+        met.update(*(thing.processes for thing in told if isinstance(thing, _Met)))
+        met.update((outcome.pid, outcome.start_time) for outcome in ended)
+        for death in results:
+            if death.died:
+                begun = _left(death, met)
+                ended += _after_death(operation, begun, death)
+                met.add((begun.pid, begun.start_time))
         outcomes += ended
-        done.update((outcome.pid, outcome.start_time) for outcome in ended)
-        if death is None:
-            return Report([outcome for outcome in outcomes if _counts(operation, outcome)], unreadable)
-        left = [outcome for outcome in begun if (outcome.pid, outcome.start_time) not in done]
-        if not left:
-            raise LivepatchError("internal", "%s, while it looked for processes" % _death(death), "Run the task again.")
-        outcomes += _after_death(operation, left[-1], death)
-        done.add((left[-1].pid, left[-1].start_time))
+        changed = changed or any(outcome.changed for outcome in ended)
+        # After the shares one more look at all together: who was looked at by one may have made one of another's.
+        if not any(result.died for result in results) and (shares == 1 or not changed):
+            return Report([outcome for outcome in outcomes if _counts(operation, outcome)], len(refused))
+        shares = 1
 
 
 def _counts(operation: Operation, outcome: Outcome) -> bool:
@@ -76,38 +100,75 @@ def _counts(operation: Operation, outcome: Outcome) -> bool:
     return bool(operation.selection.pids or not outcome.error or outcome.error["code"] != "process_gone")
 
 
-def _told(operation: Operation, done: set[tuple[int, int]]) -> tuple[list[Any], Watched | None]:
-    """What came of all processes that are not yet done, and how the child died that worked on them, if it did."""
+def _left(death: Watched, met: set[Identity]) -> Outcome:
+    """The process at which a child died. Raises LivepatchError where it was at none."""
+    begun = [thing.outcome for thing in death.told if isinstance(thing, _Begun)]
+    left = [outcome for outcome in begun if (outcome.pid, outcome.start_time) not in met]
+    if not left:
+        raise LivepatchError("internal", "%s, while it looked for processes" % _death(death), "Run the task again.")
+    return left[-1]
+
+
+def _results(operation: Operation, met: set[Identity], changed: bool, shares: int) -> list[Watched]:
+    """What came of all processes that were not yet met, and how the children ended that worked on them.
+
+    `changed`: something was changed before, so that there may be new ones.
+    """
     if operation.pretend:
         told: list[Any] = []
-        _work(operation, done, told.append)
-        return told, None
-    result = watched(lambda tell: _work(operation, done, tell))
-    return result.told, result if result.died else None
+        _work(operation, met, changed, told.append)
+        return [Watched(told, late=False, died=False, signal=0)]
+    if shares == 1:
+        return [watched(lambda tell: _work(operation, met, changed, tell))]
+    turns = Turns(shares)
+
+    def work(index: int) -> Callable[[Tell], None]:
+        return lambda tell: _work_on_share(operation, turns, index, met, tell)
+
+    try:
+        return watched_each([work(index) for index in range(shares)], ended=turns.leave)
+    finally:
+        turns.close()
 
 
-def _work(operation: Operation, done: set[tuple[int, int]], tell: Tell) -> None:
-    """Tell the outcome of each process, and of each that may not be looked at the error.
+def _work_on_share(operation: Operation, turns: Turns, index: int, met: set[Identity], tell: Tell) -> None:
+    """As _work, once, for one share of all processes."""
+    never = (*operation.selection.never, *turns.join(index))
+    selection = replace(operation.selection, never=never, share=(index, turns.count))
+    met = set(met)
+    _look_through(replace(operation, selection=selection, turn=lambda process: turns.taken(index, process)), met, tell)
+    tell(_Met(met))
+
+
+def _work(operation: Operation, met: set[Identity], ever: bool, tell: Tell) -> None:
+    """Tell the outcome of each process that was not yet met.
 
     Once more while something changes: a program that has no patch yet may fork at any time. And once more a little
-    later: a child that was being made has the memory of before, and is seen only then.
+    later: a child that was being made has the memory of before, and is seen only then. `ever`: something has changed.
     """
-    met, ever, quiet = set(done), False, False
+    met, quiet = set(met), False
     for _pass in range(_MOST_PASSES):
-        changed = False
-        for process in selected(operation.selection):
-            if (process.pid, process.start_time) in met:
-                continue
-            met.add((process.pid, process.start_time))
-            result = _tried(operation, process, tell)
-            if result is not None:
-                tell(result)
-            changed = changed or (isinstance(result, Outcome) and result.changed)
+        changed = _look_through(operation, met, tell)
         ever = ever or changed
         if operation.pretend or not ever or (quiet and not changed):
             return
         quiet = not changed
         time.sleep(_FORKING if quiet else 0)
+
+
+def _look_through(operation: Operation, met: set[Identity], tell: Tell) -> bool:
+    """Tell what came of each process that was not yet met, which it is from now on; whether any was changed."""
+    changed = False
+    for process in selected(operation.selection):
+        identity = (process.pid, process.start_time)
+        if identity in met:
+            continue
+        met.add(identity)
+        result = _tried(operation, process, tell)
+        if result is not None:
+            tell(_Refused(identity) if isinstance(result, LivepatchError) else result)
+        changed = changed or (isinstance(result, Outcome) and result.changed)
+    return changed
 
 
 def _tried(operation: Operation, process: Process, tell: Tell) -> Outcome | LivepatchError | None:
@@ -170,7 +231,7 @@ def _one(operation: Operation, process: Process, outcome: Outcome, tell: Tell, o
         if operation.pretend:
             _step(operation, process, outcome, objects)
         else:
-            with exclusive(process, operation.timeout):
+            with exclusive(process, operation.timeout), operation.turn(process):
                 _step(operation, process, outcome, objects, tell)
     except LivepatchError as error:
         outcome.error = error.as_dict()

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
-from typing import Callable
+from typing import Callable, ContextManager
 
 from .._errors import LivepatchError
 from .._process.maps import Mapping
@@ -27,7 +28,7 @@ class Operation:
 
     `goal` is the state that `step` leads to; with `pretend` it only finds out whether it would. `undo`: what takes back
     a step that did not end. `timeout`: seconds to wait for another run at the same process, and to try again after a
-    death.
+    death. `at_once`: processes may be worked on at the same time; `turn` is then entered for each.
     """
 
     patch_id: str
@@ -38,6 +39,8 @@ class Operation:
     timeout: float
     finder: ObjectFinder | None = None
     undo: Step | None = None
+    at_once: bool = False
+    turn: Callable[[Process], ContextManager[None]] = lambda _process: contextlib.nullcontext()
 
 
 def meant(operation: Operation, process: Process, outcome: Outcome) -> list[MappedObject] | None:

@@ -18,7 +18,7 @@ from .layers import ON, UNKNOWN, Layers
 from .map_region import unmap
 from .memory_inside import MemoryScan
 from .region import LOADED, UNLOADING, Region, file_name, write_mutable
-from .threads_inside import anyone_inside
+from .threads_inside import Inside, anyone_inside
 from .unwinder import forget_frames, registered_places
 
 # How long one thread may take to come to a stop before it counts as busy, and the pause between two looks, seconds.
@@ -49,19 +49,20 @@ def unload(process: Process, patch_id: str, timeout: float, pretend: bool = Fals
         )
     if pretend:
         return 1
+    return 1 + _once_left(process, region, timeout, registered_places(process, region))
+
+
+def _take_out(process: Process, region: Region) -> int:
+    """Unmap a patch inside which nobody is; the longest hold of a thread, microseconds. Raises LivepatchError."""
     _check_parts(process, region)
-    end = time.monotonic() + timeout
-    looked_us = _wait_until_left(process, region, timeout, registered_places(process, region))
-    looked_us = max(looked_us, forget_frames(process, region, end))
     region = write_mutable(
         process.memory, region, replace(region.mutable, state=UNLOADING, sequence=region.mutable.sequence + 1)
     )
     try:
-        unmapped_us = unmap(process, [(start, size) for start, size, _protection in region.parts])
+        return unmap(process, [(start, size) for start, size, _protection in region.parts])
     except BaseException:
         _take_back(process, region)
         raise
-    return 1 + max(looked_us, unmapped_us)
 
 
 def _check_parts(process: Process, region: Region) -> None:
@@ -85,13 +86,14 @@ def _take_back(process: Process, region: Region) -> None:
             write_mutable(process.memory, region, state)
 
 
-def _wait_until_left(process: Process, region: Region, timeout: float, spared: list[tuple[int, int]]) -> int:
-    """Wait until nobody is inside; the longest hold of a thread, microseconds. Raises LivepatchError function_busy.
+def _once_left(process: Process, region: Region, timeout: float, spared: list[tuple[int, int]]) -> int:
+    """Take a patch out as soon as nobody is inside; the longest hold of a thread, microseconds.
 
-    `spared`: words [start, end) that may lead into it.
+    `spared`: words [start, end) that may lead into it. Raises LivepatchError function_busy, and as forget_frames() and
+    `_take_out`.
     """
     end = time.monotonic() + timeout
-    held_us = 0
+    held_us = [0]
     branches = region.branches()
     # The first byte is the description's, which the program knows nothing of; but what lay right below the patch, as an
     # allocator's arena that was given back meanwhile, ends at its address, and ends are kept.
@@ -101,17 +103,27 @@ def _wait_until_left(process: Process, region: Region, timeout: float, spared: l
         if (start, end) not in branches
     ]
     memory = MemoryScan(process, image, branches, [*_everything(region), *spared])
-    while True:
-        inside = None
+
+    def attempt() -> Inside | None:
         # Twice: what the program moved from a place not yet read to one already read, it did not move back.
         for _turn in range(2):
-            looks = as_tracer(lambda: anyone_inside(process, _everything(region), _LOOK, _STOP))
-            held_us = max([held_us, *looks.held_us])
+            looks = anyone_inside(process, _everything(region), _LOOK, _STOP)
+            held_us.extend(looks.held_us)
             inside = looks.inside or memory.find(looks.tops)
             if inside:
-                break
-        else:
-            return held_us
+                return inside
+        if not region.frames:  # all in the thread of one tracer
+            held_us.append(_take_out(process, region))
+        return None
+
+    while True:
+        inside = as_tracer(attempt)
+        if inside is None:
+            if region.frames:
+                _check_parts(process, region)
+                held_us.append(forget_frames(process, region, end))
+                held_us.append(_take_out(process, region))
+            return max(held_us)
         if time.monotonic() + _PAUSE > end:
             raise busy(process, inside, "patch %s" % region.id)
         time.sleep(_PAUSE)

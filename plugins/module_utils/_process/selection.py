@@ -22,7 +22,8 @@ class Selection:
 
     `pids`: process ids; `exe`: path of the program; `unit`: systemd unit, `.service` may be left out; `user`: name or
     number of the owner; `cgroup`: path of a control group, its children included.
-    `never`: a process that is not meant whatever the others say: who asks.
+    `never`: processes that are not meant whatever the others say: who asks. `share`: (which, of how many) shares of all
+    processes is meant.
     """
 
     pids: tuple[int, ...] = ()
@@ -30,7 +31,8 @@ class Selection:
     unit: str = ""
     user: str = ""
     cgroup: str = ""
-    never: int = 0
+    never: tuple[int, ...] = ()
+    share: tuple[int, int] = (0, 1)
 
     def matches(self, process: Process) -> bool:
         """True when the process is one of those meant. Raises LivepatchError process_gone."""
@@ -66,7 +68,8 @@ def selected(selection: Selection) -> Iterator[Process]:
         _uid(selection.user)
     pids = sorted(selection.pids) or [int(name) for name in os.listdir("/proc") if name.isdigit()]
     for pid in sorted(pids):
-        if pid in (os.getpid(), selection.never):
+        which, shares = selection.share
+        if pid % shares != which or pid == os.getpid() or pid in selection.never:
             continue
         try:
             process = Process(pid)

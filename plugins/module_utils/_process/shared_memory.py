@@ -18,20 +18,30 @@ _PF_FORKNOEXEC = 0x40
 _libc = ctypes.CDLL(None)
 
 
+def may_know_shared() -> bool:
+    """True where the kernel tells who shares memory with whom (CONFIG_KCMP)."""
+    return share_memory(os.getpid(), os.getpid())
+
+
+def share_memory(one: int, two: int) -> bool:
+    """True when these two threads run in one address space (kcmp(2)); False where that cannot be told."""
+    number = _SYS_KCMP.get(os.uname().machine)
+    return number is not None and int(_libc.syscall(number, one, two, _KCMP_VM, 0, 0)) == 0
+
+
 def shares_parents_memory(process: Process) -> bool:
     """True for a child that runs in its parent's memory, as between vfork and exec (kcmp(2)).
 
     The threads that matter are then the parent's. False where the kernel cannot tell (CONFIG_KCMP).
     """
-    number = _SYS_KCMP.get(os.uname().machine)
     fields = process.stat()
     parent = int(fields[1])
     # A program that was begun has an address space of its own (execve(2)).
-    if number is None or parent == 0 or not int(fields[6]) & _PF_FORKNOEXEC:
+    if parent == 0 or not int(fields[6]) & _PF_FORKNOEXEC:
         return False
     try:
         with Process(parent) as other:
             threads = process.living_thread(), other.living_thread()
     except LivepatchError:
         return False
-    return all(threads) and int(_libc.syscall(number, *threads, _KCMP_VM, 0, 0)) == 0
+    return all(threads) and share_memory(*threads)

@@ -37,17 +37,22 @@ _PATIENCE, _ASLEEP, _LOOK = 2.0, 0.01, 0.001
 # A thread that stops late is let go at the next look; who takes longer than this to look is killed, seconds.
 _HOLD = 0.05
 _Result = TypeVar("_Result")
+_this_thread = threading.local()
 
 
 def as_tracer(work: Callable[[], _Result]) -> _Result:
     """What `work` returns or raises, called in a thread of its own, after whose end it traces nothing any more.
 
-    An interruption (Ctrl-C) is raised after `work` has ended: it never ends half done.
+    Within another as_tracer() that one's thread will do: to make one takes half as long as to hold a thread. An
+    interruption (Ctrl-C) is raised after `work` has ended: it never ends half done.
     """
+    if getattr(_this_thread, "traces", False):
+        return work()
     results: list[_Result] = []
     errors: list[BaseException] = []
 
     def run() -> None:
+        _this_thread.traces = True
         try:
             results.append(work())
         except BaseException as error:  # raised again in the thread that asked

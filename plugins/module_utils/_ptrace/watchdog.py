@@ -1,7 +1,7 @@
 # Copyright (c) 2026 cgl.livepatch contributors
 # GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A process that only watches, while a child of it works on programs: when the child is late, it is killed.
+"""A process that only watches, while children of it work on programs: when one is late, it is killed.
 
 Whoever holds threads may itself be stopped, frozen or starved, and then cannot keep its own budget. It may die at any
 instant, though: the kernel lets the threads go and they run on. So before the first thread is held a timer is set that
@@ -19,7 +19,7 @@ import select
 import signal
 import struct
 from dataclasses import dataclass
-from typing import Any, Callable, Iterator, NoReturn
+from typing import Any, Callable, Iterator, NoReturn, Sequence
 
 from .scheduling import HIGHEST, hurry, insist, real_time
 
@@ -31,6 +31,7 @@ _CLOCK_MONOTONIC, _TFD_NONBLOCK, _TFD_CLOEXEC = 1, os.O_NONBLOCK, os.O_CLOEXEC
 _PR_SET_PDEATHSIG = 1
 _LENGTH = struct.Struct("<I")
 _libc = ctypes.CDLL(None, use_errno=True)
+Work = Callable[[Callable[[Any], None]], None]
 # The timer of the parent that watches this process, -1 where none does.
 _timer = -1
 
@@ -74,32 +75,106 @@ def armed(seconds: float) -> Iterator[None]:
         disarm()
 
 
-def watched(work: Callable[[Callable[[Any], None]], None], insisting: bool = False) -> Watched:
+def watched(work: Work, insisting: bool = False) -> Watched:
     """Run `work` in a child, which is killed when it is late; `work` is given a function that tells things to us.
 
     `insisting`: a child was late before; this one gives way to no real-time program.
     Raises what `work` raises; KeyboardInterrupt, when we were interrupted, after `work` has ended.
     """
+    return watched_each([work], insisting)[0]
+
+
+def watched_each(
+    works: Sequence[Work],
+    insisting: bool = False,
+    ended: Callable[[int], None] = lambda _index: None,
+) -> list[Watched]:
+    """As `watched`, of several at once, each in a child of its own; `ended` is called with the index of one that is
+    over, however that came. Raises, after all have ended.
+    """
+    children: list[_Child] = []
+    try:
+        for work in works:
+            children.append(_begin(work, children, insisting))
+        with real_time(HIGHEST - 1):
+            interrupted = _watch(children, ended)
+    finally:
+        for child in children:
+            child.end()
+    results = [child.result() for child in children]
+    for thing in (thing for result in results for thing in result.told):
+        if isinstance(thing, _Raised):
+            raise thing.error
+    if interrupted:
+        raise KeyboardInterrupt
+    return results
+
+
+class _Child:
+    """One child: its process, the pipe through which it tells things, and the timer that says when it is late."""
+
+    def __init__(self, pid: int, incoming: int, timer: int) -> None:
+        self.pid = pid
+        self.incoming = incoming
+        self.timer = timer
+        self.ended = False
+        self._told = bytearray()
+        self._late = False
+        self._status = 0
+
+    def kill_if_late(self) -> None:
+        """Kill it when its timer has expired, and see to it that it gets to die."""
+        if _has_expired(self.timer):
+            self._late = True
+            os.kill(self.pid, signal.SIGKILL)
+            hurry(self.pid)
+
+    def listen(self) -> None:
+        """Take what it tells; at its end it is waited for."""
+        piece = os.read(self.incoming, 1 << 16)
+        self._told += piece
+        if not piece:
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+            self.ended = True
+
+    def end(self) -> None:
+        """Let go of it; where it has not ended, because others could not begin, it is killed."""
+        if not self.ended:
+            os.kill(self.pid, signal.SIGKILL)
+        self._status = os.waitpid(self.pid, 0)[1]
+        self.close()
+
+    def result(self) -> Watched:
+        """What came of it, once it was let go of."""
+        status = self._status
+        died = not os.WIFEXITED(status) or os.WEXITSTATUS(status) != 0
+        killed_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+        return Watched(_things(bytes(self._told)), self._late and died, died, killed_by)
+
+    def close(self) -> None:
+        """Let go of its pipe and its timer."""
+        os.close(self.incoming)
+        os.close(self.timer)
+
+
+def _begin(work: Work, others: list[_Child], insisting: bool) -> _Child:
     timer = _libc.timerfd_create(_CLOCK_MONOTONIC, _TFD_NONBLOCK | _TFD_CLOEXEC)
     if timer < 0:
         raise OSError(ctypes.get_errno(), "timerfd_create: %s" % os.strerror(ctypes.get_errno()))
     incoming, outgoing = os.pipe()
     parent = os.getpid()
-    child = os.fork()
-    if not child:
+    pid = os.fork()
+    if not pid:
+        for other in others:
+            other.close()
         if insisting:
             insist()
         _be_the_child(work, outgoing, timer, parent)
     os.close(outgoing)
-    try:
-        with real_time(HIGHEST - 1):
-            return _watch(child, incoming, timer)
-    finally:
-        os.close(incoming)
-        os.close(timer)
+    return _Child(pid, incoming, timer)
 
 
-def _be_the_child(work: Callable[[Callable[[Any], None]], None], outgoing: int, timer: int, parent: int) -> NoReturn:
+def _be_the_child(work: Work, outgoing: int, timer: int, parent: int) -> NoReturn:
     global _timer
     status = 1
     try:
@@ -124,36 +199,31 @@ def _tell(outgoing: int, thing: Any) -> None:
         raw = raw[os.write(outgoing, raw) :]
 
 
-def _watch(child: int, incoming: int, timer: int) -> Watched:
-    told = bytearray()
-    late = interrupted = False
+def _watch(children: list[_Child], ended: Callable[[int], None]) -> bool:
+    """Watch until all have ended; True when we were interrupted (Ctrl-C): they are, too."""
+    interrupted = False
     poll = select.poll()
-    poll.register(incoming, select.POLLIN)
-    poll.register(timer, select.POLLIN)
-    while True:
+    for child in children:
+        poll.register(child.incoming, select.POLLIN)
+        poll.register(child.timer, select.POLLIN)
+    while not all(child.ended for child in children):
         try:
-            ready = [descriptor for descriptor, _event in poll.poll()]
-            if timer in ready and _has_expired(timer):
-                late = True
-                os.kill(child, signal.SIGKILL)
-                hurry(child)
-            if incoming in ready:
-                piece = os.read(incoming, 1 << 16)
-                if not piece:
-                    break
-                told += piece
+            ready = {descriptor for descriptor, _event in poll.poll()}
+            for index, child in enumerate(children):
+                if child.timer in ready:
+                    child.kill_if_late()
+                if child.incoming in ready:
+                    child.listen()
+                if child.ended and child.incoming in ready:
+                    poll.unregister(child.incoming)
+                    poll.unregister(child.timer)
+                    ended(index)
         except KeyboardInterrupt:
             interrupted = True
-            os.kill(child, signal.SIGINT)
-    status = os.waitpid(child, 0)[1]
-    things = _things(bytes(told))
-    for thing in things:
-        if isinstance(thing, _Raised):
-            raise thing.error
-    if interrupted:
-        raise KeyboardInterrupt
-    died = not os.WIFEXITED(status) or os.WEXITSTATUS(status) != 0
-    return Watched(things, late and died, died, os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0)
+            for child in children:
+                if not child.ended:
+                    os.kill(child.pid, signal.SIGINT)
+    return interrupted
 
 
 def _things(raw: bytes) -> list[Any]:
