@@ -49,6 +49,8 @@ _COMPILERS_OWN = re.compile(
     r"(__func__|__FUNCTION__|__PRETTY_FUNCTION__|C|CSWTCH|\.?LC|\.L.*|__compound_literal|GCC_except_table)\.?\d*(\.\d+)*$"
 )
 _FRAMES = ".eh_frame"
+# GCC names what initialises the variables of a file after one of them, which may be another one after a change.
+_STATIC_INITIALISER = re.compile(r"(_GLOBAL__sub_[ID]_).+")
 _INITIALISERS = re.compile(r"\.(preinit_array|init_array|fini_array|ctors|dtors)(\.|$)")
 
 
@@ -286,7 +288,7 @@ def _atom(section: Section, start: int, content: bytes, symbols: list[Symbol]) -
     align = max(section.align, 1)
     while start % align:
         align //= 2
-    names = tuple(symbol.name for symbol in symbols)
+    names = tuple(_STATIC_INITIALISER.sub(r"\1", symbol.name) for symbol in symbols)
     sizes = [symbol.size for symbol in symbols if symbol.size]
     size = min(max(sizes), len(content)) if sizes else len(content)
     parent = ""
