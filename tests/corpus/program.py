@@ -38,8 +38,8 @@ class Probe:
 
 @dataclasses.dataclass(frozen=True)
 class Fix:
-    """One fix of the source package. `refused` is the code with which it must be refused, `why` what was found of that
-    (for a fix that goes in, `why` may say what is special about it); `refuses` is what a test looks for in the reason.
+    """One fix of the source package. `refused` names the codes with which it must be refused, no more and no less, and
+    `why` says what was found when that was examined; `refuses` must stand in one of the reasons.
     """
 
     cves: str

@@ -69,7 +69,7 @@ def page(rows: list[Row]) -> str:
                 row.program,
                 row.version,
                 row.cves + (f" (with {row.stands_on})" if row.stands_on else ""),
-                f"`{row.refusal}`",
+                ", ".join(f"`{code}`" for code in row.refusal.split()),
                 row.why,
             ]
             for row in not_done

@@ -64,7 +64,13 @@ DNSMASQ = Program(
     command=_command,
     connect=Queries,
     fixes=(
-        Fix("CVE-2026-2291", ("CVE-2026-2291.patch",)),
+        Fix(
+            "CVE-2026-2291",
+            ("CVE-2026-2291.patch",),
+            refused="layout_changed",
+            refuses="bigname",
+            why="Long names get twice the room: those that the cache has already, and uses again, are too small.",
+        ),
         Fix("CVE-2026-4890", ("CVE-2026-4890.patch",)),
         Fix("CVE-2026-4891", ("CVE-2026-4891.patch",)),
         Fix("CVE-2026-4892", ("CVE-2026-4892.patch",)),

@@ -46,13 +46,30 @@ MOSQUITTO = Program(
     command=_command,
     connect=Publications,
     fixes=(
-        Fix("CVE-2021-34434", ("CVE-2021-34434.patch",)),
+        Fix(
+            "CVE-2021-34434",
+            ("CVE-2021-34434.patch",),
+            refused="entry_changed layout_changed",
+            refuses="shared_subs",
+            why="The subscriptions of a client move into one list: clients that are connected have two. main knows the"
+            " new size of what it made.",
+        ),
         Fix("CVE-2023-3592", ("CVE-2023-3592.patch",)),
         Fix("CVE-2023-0809", ("CVE-2023-0809.patch",)),
-        Fix("CVE-2023-28366", ("CVE-2023-28366.patch",)),
+        Fix(
+            "CVE-2023-28366",
+            ("CVE-2023-28366.patch",),
+            refused="layout_changed signature_changed",
+            refuses="dup",
+            why="What says that a message came twice becomes a number in messages that wait; a function whose address"
+            " may be known gives them in place of their contents.",
+        ),
         Fix(
             "CVE-2024-8376",
             ("CVE-2024-8376-1of3.patch", "CVE-2024-8376-2of3.patch", "CVE-2024-8376-3of3.patch"),
+            refused="entry_changed layout_changed signature_changed",
+            refuses="mosquitto_db",
+            why="The broker's one table of subscriptions becomes two, in a variable that main fills at the start.",
         ),
     ),
 )
