@@ -103,7 +103,7 @@ def patched(subject: Subject, fix: Fix, folder: str) -> Row:
         behaves(unfixed)
         assert running.pids() == pids, "a process ended, or a new one began"
         left = [line for pid in pids for line in snapshot.differences(before[pid], snapshot.take(pid))]
-        assert left == []
+        assert left == [], left
         count = load.count()
     row.done, row.lost = count.done, count.lost
     row.behaviour = f"{unfixed or '(the process ends)'} → {fixed}" if fix.probe else ""

@@ -58,7 +58,8 @@ class Subject:
         series = [name for name in _series(self.patches) if name in fix.patches or self._is_out(name, folder)]
         wanted = list(fix.patches)
         while True:
-            written = tuple(self._part(name, folder) for name in series if name in wanted)
+            # A part of a fix may be a test alone.
+            written = tuple(filter(None, (self._part(name, folder) for name in series if name in wanted)))
             if _apply_in_turn(written, self.source):
                 return written, [name for name in series if name in wanted and name not in fix.patches]
             files = {path for name in wanted for path in diffs.changed_files(self._part(name, folder))}
