@@ -74,8 +74,9 @@ class EndlessCode:
         return self._known[address]
 
     def _ask(self, address: int, has_table: bool) -> bool:
-        pieces, goes_back, last_call = [address], False, None
-        for piece in pieces:
+        pieces, waiting, goes_back, last_call = [address], [address], False, None
+        while waiting:
+            piece = waiting.pop()
             if piece not in self.functions:
                 return False
             end = piece + self.functions[piece].size
@@ -95,6 +96,7 @@ class EndlessCode:
                     return False
                 if not inside and cold is not None:
                     pieces.append(cold)
+                    waiting.append(cold)
         return goes_back or (last_call is not None and last_call in self.functions and self.is_endless(last_call))
 
     def _cold_part(self, target: int) -> int | None:

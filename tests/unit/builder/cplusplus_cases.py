@@ -196,13 +196,13 @@ OTHER_EDITS = (
     ("if (x == 6)", "if (x == 6 || x == 1)"),
 )
 
-MAKEFILE = r"""
+MAKEFILE = """
 CXXFLAGS = -O2 -g
 WORK = work.o other.o
 prog: main.o $(WORK)
-	$(CXX) $(CXXFLAGS) $(LINK) -o $@ main.o $(WORK) -Wl,-rpath,'$$ORIGIN'
+\t$(CXX) $(CXXFLAGS) $(LINK) -o $@ main.o $(WORK) -Wl,-rpath,'$$ORIGIN'
 libwork.so: work.o other.o
-	$(CXX) $(CXXFLAGS) -shared -o $@ work.o other.o
+\t$(CXX) $(CXXFLAGS) -shared -o $@ work.o other.o
 """
 FILES = {"main.cc": MAIN, "work.cc": WORK, "other.cc": OTHER, "shapes.h": HEADER, "Makefile": MAKEFILE}
 

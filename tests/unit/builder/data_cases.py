@@ -138,15 +138,15 @@ EDITS = (
     ("7 * near(x)", "2 * near(x + 1) + half(x + 2)"),
 )
 
-MAKEFILE = r"""
+MAKEFILE = """
 CFLAGS = -O2 -g
 WORK = work.o
 prog: main.o $(WORK) libfar.so
-	$(CC) $(CFLAGS) $(LINK) -o $@ main.o $(WORK) -L. -lfar -pthread -Wl,-rpath,'$$ORIGIN'
+\t$(CC) $(CFLAGS) $(LINK) -o $@ main.o $(WORK) -L. -lfar -pthread -Wl,-rpath,'$$ORIGIN'
 libfar.so: far.c
-	$(CC) -O1 -g -fPIC -shared -o $@ far.c
+\t$(CC) -O1 -g -fPIC -shared -o $@ far.c
 libwork.so: work.o libfar.so
-	$(CC) $(CFLAGS) -shared -o $@ work.o -L. -lfar -Wl,-rpath,'$$ORIGIN'
+\t$(CC) $(CFLAGS) -shared -o $@ work.o -L. -lfar -Wl,-rpath,'$$ORIGIN'
 main.o: main.c
-	$(CC) -O2 -g $(MAIN) -c main.c
+\t$(CC) -O2 -g $(MAIN) -c main.c
 """

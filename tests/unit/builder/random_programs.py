@@ -204,7 +204,11 @@ class Writer:
 
     def statement(self, function: Function) -> str:
         """Any statement."""
-        draw, e = self.draw, lambda: self.expression(function)
+        draw = self.draw
+
+        def e() -> str:
+            return self.expression(function)
+
         kinds = [
             "set",
             "set",
