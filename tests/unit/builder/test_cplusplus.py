@@ -147,8 +147,10 @@ REFUSED = {
     "a lambda before another": (
         (
             "#ifdef HELD\n    if (!held)\n",
-            "#ifdef HELD\n    std::function<long(long)> a = [](long z) { return z; };\n"
-            "    y += a(x);\n    if (!held)\n",
+            (
+                "#ifdef HELD\n    std::function<long(long)> a = [](long z) { return z; };\n"
+                "    y += a(x);\n    if (!held)\n"
+            ),
         ),
         "construct_unsupported",
     ),
