@@ -167,10 +167,6 @@ __attribute__((noinline)) static long fresh(long x)
     auto over = [&seen = seen, x](long y) { seen.push_back(y); return x > y; };
     if (dynamic_cast<Wider *>(wide.wide) && x == 8)
         throw Odd();
-#ifdef FULL
-    if (x == -2)
-        std::cerr << "";
-#endif
     return prefix.size() + middle(x, 3L) + over(x - 5) + seen.size() + wide.wide->width(x);
 }
 """
