@@ -205,7 +205,10 @@ def _tried(operation: Operation, process: Process, tell: Tell) -> Outcome | Live
         if _has_ended(process):  # whatever the error was, this is the reason
             outcome.error = LivepatchError("process_gone", "process %d has exited" % process.pid).as_dict()
             return outcome
-        if program and program == now:
+        # It lives: who takes it for gone has seen it become another program, if only before the first look.
+        taken_for_gone = outcome.error is not None and outcome.error["code"] == "process_gone"
+        changed = changed or taken_for_gone
+        if program and program == now and not taken_for_gone:
             return result
         if turn and time.monotonic() > end:
             break

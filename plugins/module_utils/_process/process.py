@@ -237,11 +237,14 @@ class Process:
 
     def _reach(self, name: str, act: Callable[[str], _Result]) -> _Result:
         """What `act` returns for the path of `name` below /proc/PID; again where the thread that led there exited."""
-        path = self._path(name) if name in _OPENED_IN_VAIN else name
+        # Where nobody was asked who lives, the same path is worth a second try: the one who lives may have just taken
+        # the first one's place (execve(2) from another thread).
+        asked = name in _OPENED_IN_VAIN or name.partition("/")[0] not in _GIVEN_BACK
+        path = self._path(name) if asked else name
         for tries_left in reversed(range(_TRIES)):
-            before = path
+            before = path if asked else ""
             try:
-                result = act(before)
+                result = act(path)
                 # Of a thread that has given its memory back, maps is empty, and no error.
                 if result != b"":
                     return result
@@ -251,10 +254,12 @@ class Process:
                 path = self._path(name)
                 if path == before:
                     raise self._explain(error, name) from None
+                asked = True
                 continue
             path = self._path(name)
             if path == before:
                 break
+            asked = True
         return result
 
     def _path(self, name: str) -> str:
