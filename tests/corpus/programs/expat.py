@@ -58,7 +58,7 @@ EXPAT = Program(
         Fix(
             "CVE-2024-8176",
             ("expat-2.5.0-CVE-2024-8176.patch",),
-            refused="layout_changed",
+            refused="layout_changed signature_changed",
             refuses="m_openAttributeEntities",
             why="Recursion becomes lists of open entities in XML_ParserStruct, and a field in each entity: parsers that"
             " exist have neither.",
