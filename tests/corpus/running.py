@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -55,7 +56,11 @@ class Running:
         found = [self._process.pid]
         for pid in found:
             for thread in os.listdir(f"/proc/{pid}/task"):
-                with open(f"/proc/{pid}/task/{thread}/children", encoding="ascii") as stream:
+                # A thread that served a connection may end meanwhile.
+                with (
+                    contextlib.suppress(FileNotFoundError),
+                    open(f"/proc/{pid}/task/{thread}/children", encoding="ascii") as stream,
+                ):
                     found += [int(word) for word in stream.read().split()]
         return tuple(found)
 

@@ -98,11 +98,25 @@ REDIS_OLDER = dataclasses.replace(
             ),
         ),
         Fix("CVE-2025-21605", ("0001-Limiting-output-buffer-for-unauthenticated-client-CV.patch",)),
-        Fix("CVE-2025-27151", ("0005-CVE-2025-27151.patch",)),
+        Fix(
+            "CVE-2025-27151",
+            ("0005-CVE-2025-27151.patch",),
+            refused="entry_changed",
+            refuses="redis_check_aof_main",
+            why="The fix is in the main function of redis-check-aof, which lies in the server's file as well: it is"
+            " entered once, ends the program, and does not run in a server.",
+        ),
         Fix("CVE-2025-32023", ("0006-CVE-2025-32023.patch",)),
         Fix("CVE-2025-48367", ("0007-CVE-2025-48367.patch",)),
         Fix("CVE-2025-46817", ("CVE-2025-46817.patch",)),
-        Fix("CVE-2025-46818", ("CVE-2025-46818.patch",)),
+        Fix(
+            "CVE-2025-46818",
+            ("CVE-2025-46818.patch",),
+            refused="layout_changed",
+            refuses="lua_enable_deprecated_api",
+            why="The fix comes with a new setting: in the server's state, in the table of settings, and in lists of"
+            " names that were read at the start.",
+        ),
         Fix("CVE-2025-49844", ("CVE-2025-49844.patch",)),
         Fix("CVE-2025-46819", ("CVE-2025-46819.patch",)),
         Fix(
