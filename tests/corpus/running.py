@@ -57,10 +57,8 @@ class Running:
         for pid in found:
             for thread in os.listdir(f"/proc/{pid}/task"):
                 # A thread that served a connection may end meanwhile.
-                with (
-                    contextlib.suppress(FileNotFoundError),
-                    open(f"/proc/{pid}/task/{thread}/children", encoding="ascii") as stream,
-                ):
+                children = f"/proc/{pid}/task/{thread}/children"
+                with contextlib.suppress(FileNotFoundError), open(children, encoding="ascii") as stream:
                     found += [int(word) for word in stream.read().split()]
         return tuple(found)
 
