@@ -212,19 +212,19 @@ EXAMPLES = r"""
 - name: Build patches for a program and its library from one diff, in place of those of the last fix
   cgl.livepatch.livepatch_build:
     name: fix-3
-    source: /usr/src/greeter
+    source: /usr/src/hello
     diff:
-      - /usr/src/fix-2.diff
-      - /usr/src/fix-3.diff
+      - /usr/src/hello-fix-2.diff
+      - /usr/src/hello-fix-3.diff
     build_command: make
     artifacts:
-      - artifact: greeter
-        target: /usr/sbin/greeter
-        replaces: [fix-2-greeter]
-      - artifact: libgreet.so.1
-        target: /usr/lib/libgreet.so.1
-        replaces: [fix-2-libgreet.so.1]
-    dest: /var/tmp/
+      - artifact: hello
+        target: /usr/bin/hello
+        replaces: [fix-2-hello]
+      - artifact: libhello.so.1
+        target: /usr/lib/libhello.so.1
+        replaces: [fix-2-libhello.so.1]
+    dest: /var/patches/
 
 - name: See what a patch would hold, without writing it
   cgl.livepatch.livepatch_build:
