@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import getpass
 import hashlib
 
@@ -188,13 +189,11 @@ def _explained(units: ChangedUnits, found: list[Refusal]) -> list[Refusal]:
         if refusal.code == "entry_changed" and change is not None:
             atom = change.after.named[refusal.symbol]
             if relies_on_registers(units, change, atom):
-                refusal = Refusal(
-                    refusal.code,
-                    refusal.symbol,
-                    refusal.file,
-                    refusal.reason + "; its code changes maybe only because GCC compiled it "
+                refusal = dataclasses.replace(
+                    refusal,
+                    reason=refusal.reason + "; its code changes maybe only because GCC compiled it "
                     "knowing which registers the changed functions in its file leave alone",
-                    "Restart into the new version; compiled with -fno-ipa-ra, the program could be patched.",
+                    remedy="Restart into the new version; compiled with -fno-ipa-ra, the program could be patched.",
                 )
         refusals.append(refusal)
     return refusals

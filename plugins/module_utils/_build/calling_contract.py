@@ -16,7 +16,7 @@ import re
 from .._elf.object_file import SHT_DYNSYM
 from .._patch.content import TEXT
 from .._patch.manifest import ALL_ARGUMENTS
-from .atoms import Atom, Field
+from .atoms import ABOUT_CODE, Atom, Field
 from .calls import calls, calls_directly
 from .changed_functions import UnitChange
 from .changed_units import ChangedUnits
@@ -29,8 +29,6 @@ from .run_compiler import is_clang
 
 # What comes in one register, in the words of the debug information: a pointer, an enumeration, or a size up to 8.
 _SCALAR = re.compile(r".* \*\Z|enum .*\Z|void\Z|(?!struct |union |class |typedef ).* [1248]\Z", re.DOTALL)
-# Sections that say where functions are to whoever unwinds or traces them, and from which nobody calls.
-_NO_POINTERS = (".eh_frame", "__patchable_function_entries", "__mcount_loc")
 _WITHOUT_REGISTER_KNOWLEDGE = ("-fno-ipa-ra",)
 
 
@@ -82,7 +80,7 @@ def _address_takers(units: ChangedUnits, one: Included) -> list[str]:
     for change in units.changes:
         for code in (change.before, change.after):
             for user in code.atoms if code is not None else ():
-                if user.section.startswith(_NO_POINTERS):
+                if user.section in ABOUT_CODE:
                     continue
                 for reference in user.fields:
                     target = reference.atom

@@ -136,7 +136,7 @@ def _units_of_new_build(tree: BuiltTree, calls: list[CompileCommand], change: Ch
     old_by_source: dict[str, list[Unit]] = {}
     for unit in tree.units:
         old_by_source.setdefault(unit.source, []).append(unit)
-    known = {call.output(): call for unit in tree.units for call in [unit.command]}
+    known = {unit.command.output(): unit.command for unit in tree.units}
     made = {new.output() for new in calls}
     # What an incremental build did not compile again is as it was.
     old_calls = [call for output, call in known.items() if output not in made]

@@ -132,16 +132,14 @@ class FieldResolver:
 
     def external(self, name: str, version: str) -> str:
         """The symbol for a function that the process must have, whether or not the object uses it."""
-        return self._reference("external", name, 0, 0, version)
+        return self._reference(EXTERNAL, name, 0, 0, version)
 
     def _symbol(self, place: Placed, reference: Field) -> tuple[str, int] | None:
         change, user, target = place.one.change, place.one.atom, reference.atom
         if reference.kind not in RELOCATION_NAMES["x86_64"]:
             self.refuse("construct_unsupported", place, "its relocation of type %d is not supported" % reference.kind)
             return None
-        if target is None:
-            return self._undefined(place, reference)
-        if change.is_overridden(reference.name):
+        if target is None or change.is_overridden(reference.name):
             return self._undefined(place, reference)
         own = self.placed.get(id(target))
         if own is not None and not (own.one.replaces and _takes_address(user, reference)):
@@ -195,9 +193,8 @@ class FieldResolver:
         change, target = place.one.change, reference.atom
         name = reference.symbol if target is not None else reference.name
         if target is None:
-            known = self.artifact.globals.get(name)
-            own = known is not None and known.kind == STT_IFUNC and not self.dynamic.imported(name)
-            return (name, known.value) if known is not None and own else None
+            known = self._known(name)
+            return (name, known.value) if known is not None and known.kind == STT_IFUNC else None
         if name not in change.indirect_functions():
             return None
         address = change.address(target)
@@ -269,9 +266,8 @@ class FieldResolver:
             return 0
         if reference.atom is not None:
             return place.one.change.address(reference.atom)
-        known = self.artifact.globals.get(reference.name)
-        own = known is not None and known.kind == STT_TLS and not self.dynamic.imported(reference.name)
-        return known.value if known is not None and own else None
+        known = self._known(reference.name)
+        return known.value if known is not None and known.kind == STT_TLS else None
 
     def _object(self, name: str, address: int) -> str:
         return self._reference(OBJECT, name, address, 0, "")

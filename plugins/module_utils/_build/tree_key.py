@@ -30,6 +30,7 @@ def tree_key(request: BuildRequest) -> str:
     """
     environment = {**os.environ, **request.environment}
     path = environment.get("PATH", os.defpath)
+    programs = sorted([*compilers_on(path).items(), *_binutils(path)])
     settings = [
         _FORMAT,
         os.path.basename(os.path.abspath(request.source)),
@@ -38,10 +39,9 @@ def tree_key(request: BuildRequest) -> str:
         sorted(request.environment.items()),
         sorted(row for row in os.environ.items() if row[0] in HEEDED or _READ_BY_BUILDS.match(row[0])),
         path,
-        sorted([*compilers_on(path).items(), *_binutils(path)]),
+        programs,
+        [[os.path.realpath(real), file_state(real)] for real in sorted({real for _name, real in programs})],
     ]
-    programs = sorted({real for _name, real in [*compilers_on(path).items(), *_binutils(path)]})
-    settings.append([[os.path.realpath(real), file_state(real)] for real in programs])
     digest = hashlib.sha256(json.dumps(settings).encode())
     for folder, folders, names in os.walk(request.source):
         folders[:] = sorted(name for name in folders if name != ".git")

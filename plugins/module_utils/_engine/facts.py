@@ -15,7 +15,7 @@ from .._errors import LivepatchError
 from .._process.objects import MappedObject, mapped_objects
 from .._process.process import Process
 from .._process.selection import Selection, exe_of, selected
-from .._ptrace.attach import may_suspend_filters
+from .._ptrace.attach import is_confined, may_suspend_filters
 from .layers import Layers, place_of
 from .region import NAME, Site, find_regions
 from .verify import Verified, verify
@@ -188,11 +188,11 @@ def _obstacles(process: Process, objects: list[MappedObject]) -> list[str]:
     reasons = []
     if not objects:
         reasons.append("no object in it has a build-id")
-    thread = "task/%d/" % process.living_thread()
-    tracer = process.status("TracerPid", thread)
+    thread = process.living_thread()
+    tracer = process.status("TracerPid", "task/%d/" % thread)
     if tracer not in ("", "0"):
         reasons.append("it is being traced by process %s" % tracer)
-    if process.status("Seccomp", thread) not in ("", "0") and not may_suspend_filters():
+    if is_confined(process, thread) and not may_suspend_filters():
         reasons.append("it confines itself with seccomp filters, which may not be suspended here")
     if any(found.header.machine != os.uname().machine for found in objects):
         reasons.append("it runs another architecture than this host's")

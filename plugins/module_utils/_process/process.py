@@ -241,25 +241,23 @@ class Process:
         # the first one's place (execve(2) from another thread).
         asked = name in _OPENED_IN_VAIN or name.partition("/")[0] not in _GIVEN_BACK
         path = self._path(name) if asked else name
-        for tries_left in reversed(range(_TRIES)):
-            before = path if asked else ""
+        for _try in range(_TRIES):
+            failure: OSError | None = None
             try:
                 result = act(path)
                 # Of a thread that has given its memory back, maps is empty, and no error.
                 if result != b"":
                     return result
             except OSError as error:
-                if not tries_left or error.errno not in (errno.ENOENT, errno.ESRCH):
+                if error.errno not in (errno.ENOENT, errno.ESRCH):
                     raise self._explain(error, name) from None
-                path = self._path(name)
-                if path == before:
-                    raise self._explain(error, name) from None
-                asked = True
-                continue
-            path = self._path(name)
-            if path == before:
+                failure = error
+            following = self._path(name)
+            if asked and following == path:
                 break
-            asked = True
+            path, asked = following, True
+        if failure is not None:
+            raise self._explain(failure, name) from None
         return result
 
     def _path(self, name: str) -> str:

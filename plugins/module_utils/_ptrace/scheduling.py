@@ -26,6 +26,7 @@ _MCL_CURRENT, _MCL_ONFAULT = 1, 4
 _PR_SET_TIMERSLACK = 29
 _LOOKS, _BETWEEN_LOOKS = 4, 0.001  # seconds
 HIGHEST = os.sched_get_priority_max(os.SCHED_FIFO)
+_libc = ctypes.CDLL(None)
 _insisting = False
 
 
@@ -79,7 +80,7 @@ def hurry(pid: int) -> None:
 def _prepared() -> Iterator[None]:
     """Memory locked, no garbage collection, and sleeps as short as asked for (50 us longer by default)."""
     _lock_memory(os.getpid())
-    _library().prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
+    _libc.prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -110,9 +111,4 @@ def _lock_memory(_process: int) -> None:
 
     Once a process: a child does not inherit it (mlock(2)).
     """
-    _library().mlockall(_MCL_CURRENT | _MCL_ONFAULT)
-
-
-@functools.lru_cache(maxsize=None)
-def _library() -> ctypes.CDLL:
-    return ctypes.CDLL(None)
+    _libc.mlockall(_MCL_CURRENT | _MCL_ONFAULT)
