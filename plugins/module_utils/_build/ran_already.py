@@ -9,7 +9,6 @@ what only they call, and the functions that chose an implementation (IFUNC); ass
 
 from __future__ import annotations
 
-from .._elf.object_file import STT_IFUNC
 from .atoms import Atom, UnitCode
 from .calls import calls
 from .changed_functions import UnitChange, is_function
@@ -24,8 +23,7 @@ def code_that_ran(change: UnitChange) -> list[Refusal]:
         atom = change.after.named.get(name)
         if name not in before or (atom is not None and change.differs(atom)):
             refusals.append(_refusal(change, name, "%s runs when the object is loaded, which has happened" % name))
-    indirect = {symbol.name for symbol in change.after.file.symbols() if symbol.kind == STT_IFUNC}
-    ran = [atom for atom in change.after.atoms if {*atom.names} & (before | indirect)]
+    ran = [atom for atom in change.after.atoms if {*atom.names} & (before | change.indirect_functions())]
     for atom in ran:
         for reference in atom.fields:
             called = reference.atom

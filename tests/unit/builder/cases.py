@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from projects import edited
+
 
 @dataclass(frozen=True)
 class Case:
@@ -20,13 +22,6 @@ class Case:
     replaces: list[str]
     new: list[str] = field(default_factory=list)
     refused_with: dict[str, str] = field(default_factory=dict)
-
-
-def _edit(source: str, *pairs: tuple[str, str]) -> str:
-    for old, new in pairs:
-        assert source.count(old) == 1, old
-        source = source.replace(old, new)
-    return source
 
 
 PLAIN = """
@@ -153,21 +148,21 @@ __attribute__((noinline)) static long capped(long x)
 CASES = {
     "a changed function, the rest only moves": Case(
         {"work.c": PLAIN},
-        {"work.c": _edit(PLAIN, ("    calls++;\n", "    calls++;\n    calls += x > 3;\n"))},
+        {"work.c": edited(PLAIN, ("    calls++;\n", "    calls++;\n    calls += x > 3;\n"))},
         ["answer"],
     ),
     "lines taken away": Case(
         {"work.c": PLAIN},
-        {"work.c": _edit(PLAIN, ("    if (x < 0)\n        return -1;\n", ""))},
+        {"work.c": edited(PLAIN, ("    if (x < 0)\n        return -1;\n", ""))},
         ["answer"],
     ),
     "an inlined static function: its caller": Case(
-        {"work.c": PLAIN}, {"work.c": _edit(PLAIN, ("return 2 * x", "return 5 * x"))}, ["answer"]
+        {"work.c": PLAIN}, {"work.c": edited(PLAIN, ("return 2 * x", "return 5 * x"))}, ["answer"]
     ),
     "a new static variable and a new function": Case(
         {"work.c": PLAIN},
         {
-            "work.c": _edit(
+            "work.c": edited(
                 PLAIN,
                 (
                     "long answer(long x)\n{\n",
@@ -181,7 +176,7 @@ CASES = {
     "a library call that the program did not make": Case(
         {"work.c": PLAIN},
         {
-            "work.c": _edit(
+            "work.c": edited(
                 PLAIN, ("    calls++;\n", '    calls += strtol("20", 0, 10) + labs(x);\n'), ("<string.h>", "<stdlib.h>")
             )
         },
@@ -190,7 +185,7 @@ CASES = {
     "another library's variable that the program did not use": Case(
         {"work.c": PLAIN},
         {
-            "work.c": _edit(
+            "work.c": edited(
                 PLAIN, ("    calls++;\n", "    calls += optind;\n    optind += 1;\n"), ("<string.h>", "<unistd.h>")
             )
         },
@@ -198,33 +193,33 @@ CASES = {
     ),
     "a switch table and strings": Case(
         {"work.c": TABLES, "other.c": OTHER},
-        {"work.c": _edit(TABLES, ("case 4: return 99;", "case 4: return words[x & 1][0] + 1;"))},
+        {"work.c": edited(TABLES, ("case 4: return 99;", "case 4: return words[x & 1][0] + 1;"))},
         ["answer"],
     ),
     "a constant, with everyone who reads it": Case(
         {"work.c": TABLES, "other.c": OTHER},
-        {"work.c": _edit(TABLES, ("11, 13, 17", "11, 23, 17"))},
+        {"work.c": edited(TABLES, ("11, 13, 17", "11, 23, 17"))},
         ["pick"],
         ["primes"],
     ),
     "constant pointers to strings": Case(
         {"work.c": TABLES, "other.c": OTHER},
-        {"work.c": _edit(TABLES, ('"two"', '"TWO!"'), ("case 6: return -x;", "case 6: return x;"))},
+        {"work.c": edited(TABLES, ('"two"', '"TWO!"'), ("case 6: return -x;", "case 6: return x;"))},
         ["answer"],
         ["words"],
     ),
     "two files changed, static names in both": Case(
         {"work.c": PLAIN, "other.c": OTHER},
         {
-            "work.c": _edit(PLAIN, ("return x + calls;", "return x * 3 + calls;")),
-            "other.c": _edit(OTHER, ("return x * calls;", "return x * 3 - calls;")),
+            "work.c": edited(PLAIN, ("return x + calls;", "return x * 3 + calls;")),
+            "other.c": edited(OTHER, ("return x * calls;", "return x * 3 - calls;")),
         },
         ["helper", "helper"],
     ),
     "a static local before others: they are renumbered": Case(
         {"work.c": STATICS},
         {
-            "work.c": _edit(
+            "work.c": edited(
                 STATICS,
                 (
                     "static long count; count += x;",
@@ -237,7 +232,7 @@ CASES = {
     "a static local of the same name in a new function": Case(
         {"work.c": STATICS},
         {
-            "work.c": _edit(
+            "work.c": edited(
                 STATICS,
                 (
                     "long answer(long x) {",
@@ -250,7 +245,7 @@ CASES = {
     "function pointers keep their value": Case(
         {"work.c": CALLBACKS},
         {
-            "work.c": _edit(
+            "work.c": edited(
                 CALLBACKS,
                 (
                     "{ return *(const int *)a - *(const int *)b; }",
@@ -268,21 +263,21 @@ CASES = {
     ),
     "a function with a cold part": Case(
         {"work.c": RARE, "fail.c": FAIL},
-        {"work.c": _edit(RARE, ("return x + 1", "return x + 2"), ("bad %ld", "very bad %ld"))},
+        {"work.c": edited(RARE, ("return x + 1", "return x + 2"), ("bad %ld", "very bad %ld"))},
         ["answer"],
     ),
     "floating-point constants": Case(
-        {"work.c": FLOATS}, {"work.c": _edit(FLOATS, ("x * 1.5", "x * 2.75 + 0.125"))}, ["weight"]
+        {"work.c": FLOATS}, {"work.c": edited(FLOATS, ("x * 1.5", "x * 2.75 + 0.125"))}, ["weight"]
     ),
     "existing thread-local variables of a program": Case(
         {"work.c": THREAD_LOCAL},
-        {"work.c": _edit(THREAD_LOCAL, ("seen++;", "seen += 3;"))},
+        {"work.c": edited(THREAD_LOCAL, ("seen++;", "seen += 3;"))},
         ["answer"],
     ),
     "a new source file": Case(
         {"work.c": PLAIN},
         {
-            "work.c": _edit(
+            "work.c": edited(
                 PLAIN,
                 ("    calls++;\n", "    calls += extra(x);\n"),
                 ("static long calls;\n", "static long calls;\nlong extra(long);\n"),

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from cases import Case
+from projects import edited
 
 _OWN = "__attribute__((noinline)) "
 
@@ -259,18 +260,11 @@ long answer(long x)
 """
 
 
-def _edit(source: str, *pairs: tuple[str, str]) -> str:
-    for old, new in pairs:
-        assert source.count(old) == 1, old
-        source = source.replace(old, new)
-    return source
-
-
 CODE_CASES = {
     "a function is removed, another takes its place": Case(
         {"work.c": _REMOVED},
         {
-            "work.c": _edit(
+            "work.c": edited(
                 _REMOVED,
                 (
                     "static long old_way(long x) { seen++; return x * 7 + seen; }",
@@ -284,7 +278,7 @@ CODE_CASES = {
     ),
     "a global function is removed": Case(
         {"work.c": _EXPORTED},
-        {"work.c": _edit(_EXPORTED, (_OWN + "long gone(long x) { return x + 5; }\n", ""), ("gone(x)", "kept(x + 1)"))},
+        {"work.c": edited(_EXPORTED, (_OWN + "long gone(long x) { return x + 5; }\n", ""), ("gone(x)", "kept(x + 1)"))},
         ["answer"],
     ),
     "one of three equal static functions": Case(
@@ -294,29 +288,29 @@ CODE_CASES = {
             "two.c": _same("two", "2"),
             "three.c": _same("three", "3"),
         },
-        {"two.c": _edit(_same("two", "2"), ("x * 3", "x * 4"))},
+        {"two.c": edited(_same("two", "2"), ("x * 3", "x * 4"))},
         ["helper"],
     ),
     "inlined through two others, in three files": Case(
         {"work.c": _DEEP_ONE, "two.c": _DEEP_TWO, "three.c": _DEEP_THREE, "deep.h": _DEEP_HEADER},
-        {"deep.h": _edit(_DEEP_HEADER, ("x * 3 + 1", "x * 5 - 1"))},
+        {"deep.h": edited(_DEEP_HEADER, ("x * 3 + 1", "x * 5 - 1"))},
         ["answer", "three", "two"],
     ),
     "recursion": Case(
         {"work.c": _RECURSION},
-        {"work.c": _edit(_RECURSION, ("x * 3 + n", "x * 5 + n"), ("return x;\n", "return x + 1;\n"))},
+        {"work.c": edited(_RECURSION, ("x * 3 + n", "x * 5 + n"), ("return x;\n", "return x + 1;\n"))},
         ["walk"],
     ),
-    "mutual recursion": Case({"work.c": _RECURSION}, {"work.c": _edit(_RECURSION, (": -x;", ": 1 - x;"))}, ["is_odd"]),
+    "mutual recursion": Case({"work.c": _RECURSION}, {"work.c": edited(_RECURSION, (": -x;", ": 1 - x;"))}, ["is_odd"]),
     "mutual recursion across files": Case(
         {"work.c": _ACROSS_ONE, "other.c": _ACROSS_TWO},
-        {"work.c": _edit(_ACROSS_ONE, (": x; }", ": x * 9; }")), "other.c": _edit(_ACROSS_TWO, ("x * 2", "x * 7"))},
+        {"work.c": edited(_ACROSS_ONE, (": x; }", ": x * 9; }")), "other.c": edited(_ACROSS_TWO, ("x * 2", "x * 7"))},
         ["ping", "pong"],
     ),
     "variadic functions": Case(
         {"work.c": _VARIADIC},
         {
-            "work.c": _edit(
+            "work.c": edited(
                 _VARIADIC,
                 (
                     "case 't': total += va_arg(list, struct triple).b;",
@@ -329,19 +323,19 @@ CODE_CASES = {
     ),
     "a copy with other parameters (.isra)": Case(
         {"work.c": _ISRA},
-        {"work.c": _edit(_ISRA, ("s->width * 31 + 7", "s->width * 31 + s->height"))},
+        {"work.c": edited(_ISRA, ("s->width * 31 + 7", "s->width * 31 + s->height"))},
         ["answer", "small"],
         ["area.constprop.0.isra.0"],
     ),
     "a copy for constants (.constprop)": Case(
         {"work.c": _CONSTPROP},
-        {"work.c": _edit(_CONSTPROP, ("(x ^ i)", "(x + i * 3)"))},
+        {"work.c": edited(_CONSTPROP, ("(x ^ i)", "(x + i * 3)"))},
         ["answer", "mix.constprop.0"],
     ),
     "copies that are numbered anew": Case(
         {"work.c": _RENUMBERED},
         {
-            "work.c": _edit(
+            "work.c": edited(
                 _RENUMBERED,
                 (
                     "long answer(long x) {",
@@ -353,24 +347,28 @@ CODE_CASES = {
         ["answer", "spread"],
     ),
     "a part that is not inlined (.part)": Case(
-        {"work.c": _PART}, {"work.c": _edit(_PART, ("table[i] * 3 +", "table[i] * 5 -"))}, ["lookup.part.0"]
+        {"work.c": _PART}, {"work.c": edited(_PART, ("table[i] * 3 +", "table[i] * 5 -"))}, ["lookup.part.0"]
     ),
     "cold parts and cold functions": Case(
-        {"work.c": _COLD}, {"work.c": _edit(_COLD, ('"too large"', '"far too large"'), ("x / 3", "x / 7"))}, ["check"]
+        {"work.c": _COLD}, {"work.c": edited(_COLD, ('"too large"', '"far too large"'), ("x / 3", "x / 7"))}, ["check"]
     ),
     "a cold part is gone": Case(
         {"work.c": _COLD},
-        {"work.c": _edit(_COLD, ("(cold, noinline)", "(noinline)"), ("__builtin_expect(x < -50000, 0)", "x < -40000"))},
+        {
+            "work.c": edited(
+                _COLD, ("(cold, noinline)", "(noinline)"), ("__builtin_expect(x < -50000, 0)", "x < -40000")
+            )
+        },
         ["check", "complain"],
     ),
     "structures, tail calls, arguments on the stack": Case(
         {"work.c": _TAIL},
-        {"work.c": _edit(_TAIL, ("x / 3, x % 3", "x / 7, x % 7"), ("g * 7", "g * 9"), ("p.a * 10", "p.a * 12"))},
+        {"work.c": edited(_TAIL, ("x / 3, x % 3", "x / 7, x % 7"), ("g * 7", "g * 9"), ("p.a * 10", "p.a * 12"))},
         ["finish", "make", "many.constprop.0"],
     ),
     "setjmp, longjmp, arrays of variable length": Case(
         {"work.c": _NESTED},
-        {"work.c": _edit(_NESTED, ("kept + code", "kept - code"), ("(x & 7) + 1", "(x & 15) + 2"))},
+        {"work.c": edited(_NESTED, ("kept + code", "kept - code"), ("(x & 7) + 1", "(x & 15) + 2"))},
         ["guarded", "leave"],
     ),
 }

@@ -7,6 +7,7 @@ names by which code is found: aliases, weak and hidden symbols, symbol versions.
 from __future__ import annotations
 
 from cases import Case
+from projects import edited
 
 _SWITCH = """
 static long state;
@@ -210,18 +211,11 @@ long both(long x) { return answer_first(x) + answer_second(x) + inside(x); }
 _VERSION_SCRIPT = "PARTS_1 { global: answer; local: *; };\nPARTS_2 { global: answer; both; } PARTS_1;\n"
 
 
-def _edit(source: str, *pairs: tuple[str, str]) -> str:
-    for old, new in pairs:
-        assert source.count(old) == 1, old
-        source = source.replace(old, new)
-    return source
-
-
 CONSTANT_CASES = {
     "switch tables: another branch": Case(
         {"work.c": _SWITCH},
         {
-            "work.c": _edit(
+            "work.c": edited(
                 _SWITCH, ("case 9: return 77;", "case 9: state += 2; return x % 77;\n    case 10: return x ^ 0x55;")
             )
         },
@@ -229,18 +223,18 @@ CONSTANT_CASES = {
     ),
     "switch tables: another value, another string": Case(
         {"work.c": _SWITCH},
-        {"work.c": _edit(_SWITCH, ('"amber"', '"yellow"'), ("case 2: return 77;", "case 2: return 78;"))},
+        {"work.c": edited(_SWITCH, ('"amber"', '"yellow"'), ("case 2: return 77;", "case 2: return 78;"))},
         ["color", "weight"],
     ),
     "labels as values": Case(
         {"work.c": _GOTO},
-        {"work.c": _edit(_GOTO, ("x *= 2; code++;", "x = x * 3 + (x > 100 ? x % 7 : spent * 5); code++;"))},
+        {"work.c": edited(_GOTO, ("x *= 2; code++;", "x = x * 3 + (x > 100 ? x % 7 : spent * 5); code++;"))},
         ["run"],
     ),
     "labels as values, one more": Case(
         {"work.c": _GOTO},
         {
-            "work.c": _edit(
+            "work.c": edited(
                 _GOTO,
                 ("&&spend}", "&&again}"),
                 ("spend:\n", "again:\n    x ^= 0x33;\n"),
@@ -251,16 +245,16 @@ CONSTANT_CASES = {
     ),
     "labels as distances": Case(
         {"work.c": _GOTO_DISTANCES},
-        {"work.c": _edit(_GOTO_DISTANCES, ("x *= 2; code++;", "x = x * 5 + (x > 100 ? x % 7 : spent); code++;"))},
+        {"work.c": edited(_GOTO_DISTANCES, ("x *= 2; code++;", "x = x * 5 + (x > 100 ? x % 7 : spent); code++;"))},
         ["run"],
     ),
     "labels that stay where they are": Case(
-        {"work.c": _GOTO}, {"work.c": _edit(_GOTO, ("return x + spent;", "return x - spent;"))}, ["run"]
+        {"work.c": _GOTO}, {"work.c": edited(_GOTO, ("return x + spent;", "return x - spent;"))}, ["run"]
     ),
     "floating-point and vector constants": Case(
         {"work.c": _FLOATS},
         {
-            "work.c": _edit(
+            "work.c": edited(
                 _FLOATS,
                 ("1.25f", "1.75f"),
                 ("3.7 - 2.5e-3", "3.9 - 2.5e-4"),
@@ -275,7 +269,7 @@ CONSTANT_CASES = {
     "strings, tables of strings, __func__": Case(
         {"work.c": _STRINGS},
         {
-            "work.c": _edit(
+            "work.c": edited(
                 _STRINGS,
                 ('"gamma"', '"GAMMA RAY"'),
                 ('"VALUE"', '"VALUE [EX]"'),
@@ -288,14 +282,14 @@ CONSTANT_CASES = {
     "aliases, weak, hidden and protected symbols": Case(
         {"work.c": _ALIASES, "other.c": _ALIASES_OTHER},
         {
-            "work.c": _edit(
+            "work.c": edited(
                 _ALIASES,
                 ("x * 5 + calls", "x * 6 - calls"),
                 ("x * 3 - calls", "x * 4 + calls"),
                 ("x * 19", "x * 20"),
                 (": 17;", ": 18;"),
             ),
-            "other.c": _edit(
+            "other.c": edited(
                 _ALIASES_OTHER, ("x * 1000", "x * 1001"), ("x ^ 12", "x ^ 13"), ("hidden(x) * 2", "hidden(x) * 9")
             ),
         },
@@ -305,7 +299,7 @@ CONSTANT_CASES = {
 VERSION_CASE = Case(
     {"work.c": _VERSIONS, "work.map": _VERSION_SCRIPT},
     {
-        "work.c": _edit(
+        "work.c": edited(
             _VERSIONS, ("x + calls", "x - calls"), ("x * 3 + calls", "x * 5 + calls"), ("x * 2;", "x * 9 + calls;")
         )
     },

@@ -28,6 +28,7 @@ if __name__ == "__main__":
     _UNIT = Path(__file__).resolve().parents[1]
     sys.path[:0] = [str(_UNIT.parents[1] / "plugins"), str(_UNIT / "builder"), str(_UNIT / "engine")]
 
+from live import LIMITS, put_in
 from patching import Running
 from projects import project
 from random_programs import random_edit, random_program
@@ -35,11 +36,8 @@ from reports import well
 from ways import WAYS
 
 from module_utils._build.request import BuildRefused
-from module_utils._engine.activate import Limits
-from module_utils._engine.operations import activate_patch, deactivate_patch, load_patch
-from module_utils._process.selection import Selection
+from module_utils._engine.operations import deactivate_patch
 
-LIMITS = Limits(0.1, 10)
 # Fewer than this share patched of the programs that changed would prove nothing.
 LEAST_PATCHED = 0.7
 
@@ -77,13 +75,11 @@ def try_program(seed: int, folder: Path) -> Ended:
         with Running(one.built(False, command=command)) as old, Running(one.built(True, command=command)) as rebuilt:
             compare(old, rebuilt, draw, 40, "said to be unchanged")
         return Ended(seed, way, tuple(edits), "unchanged")
-    (path,) = (folder / "cache").glob("*/src/project/prog")
+    path = one.deployed()
     with Running(path) as process, Running(one.built(True, command=command)) as rebuilt:
         ask_all(process, draw, 20)
         bring_to_state_of(process, rebuilt)
-        meant = Selection(pids=(process.pid,))
-        well(load_patch(patch, meant))
-        well(activate_patch("fix", meant, LIMITS))
+        meant = put_in(process, patch)
         compare(process, rebuilt, draw, 40, "patched")
         well(deactivate_patch("fix", meant, LIMITS))
         with Running(path) as original:

@@ -82,6 +82,11 @@ class Project:
             assert refusal.reason
         return [(refusal.code, refusal.symbol) for refusal in caught.value.refusals]
 
+    def deployed(self, name: str = "prog") -> Path:
+        """The program, or another file of the build, of the tree that was built for the patch: it has its build-id."""
+        (path,) = Path(self.request().cache).glob("*/src/%s/%s" % (self.source.name, name))
+        return path
+
     def built(self, changed: bool = False, name: str = "prog", command: str = "make") -> Path:
         """The original (or the changed) program, built in a copy of its tree."""
         tree = self.changed if changed else self.source
@@ -104,6 +109,14 @@ def project(folder: Path, before: dict[str, str], after: dict[str, str], **optio
                 (tree / path).write_text(content)
         trees.append(tree)
     return Project(trees[0], trees[1], options)
+
+
+def edited(source: str, *edits: tuple[str, str]) -> str:
+    """The source with each of these edits made, the old text of which must be there once."""
+    for old, new in edits:
+        assert source.count(old) == 1, old
+        source = source.replace(old, new)
+    return source
 
 
 def functions(patch: Patch) -> list[str]:

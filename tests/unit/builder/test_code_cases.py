@@ -17,17 +17,12 @@ import pytest
 from cases import Case
 from code_cases import CODE_CASES, COPIES
 from constant_cases import CONSTANT_CASES, VERSION_CASE
+from live import answers_like
 from patching import Running
 from projects import Project, addresses, functions, project, replaced
-from reports import well
 from ways import MAIN, PLAIN, WAYS, Way
 
-from module_utils._engine.activate import Limits
-from module_utils._engine.operations import activate_patch, deactivate_patch, load_patch
-from module_utils._process.selection import Selection
-
 CASES = {**CODE_CASES, **CONSTANT_CASES}
-LIMITS = Limits(0.1, 10)
 _AT_A_TIME = 3
 
 
@@ -64,17 +59,8 @@ def made(folder: Path, case: Case, way: Way, **options: object) -> Project:
 def answers_like_the_new(one: Project, command: str, asked: list[str], name: str = "prog") -> None:
     """Patch the original program while it runs, compare it with the new one, and take the patch out again."""
     patch = one.patch()
-    # The tree that was built for the patch is the deployed one: same build-id.
-    (program,) = (one.source.parent.parent / "cache").glob("*/src/project/" + name)
-    with Running(program) as process, Running(one.built(True, name, command)) as new:
-        meant = Selection(pids=(process.pid,))
-        well(load_patch(patch, meant))
-        well(activate_patch("fix", meant, LIMITS))
-        for question in asked:
-            assert (question, process.ask(question)) == (question, new.ask(question))
-        well(deactivate_patch("fix", meant, LIMITS))
-        assert all(process.ask(question) for question in asked[:20])
-        assert process.alive()
+    with Running(one.deployed(name)) as process, Running(one.built(True, name, command)) as new:
+        answers_like(process, new, patch, asked)
 
 
 @pytest.mark.parametrize(("name", "way"), chosen_ways())

@@ -21,12 +21,12 @@ from cplusplus_cases import (
     WORK,
     WORK_EDITS,
 )
+from live import LIMITS, answers_like, put_in
 from patching import Running, livepatch_mappings
-from projects import ASK, MAKEFILE, functions, project
-from test_data_cases import edited
-from test_patched_process import LIMITS, QUESTIONS, ask_all, succeed
+from projects import ASK, MAKEFILE, edited, functions, project
+from reports import well
 
-from module_utils._engine.operations import activate_patch, deactivate_patch, load_patch, unload_patch
+from module_utils._engine.operations import deactivate_patch, load_patch, unload_patch
 from module_utils._process.selection import Selection
 
 WAYS = {
@@ -54,14 +54,8 @@ def test_all_of_it(way: str, tmp_path: Path) -> None:
     names = functions(patch)
     assert len(names) == len(set(names))
     assert {"_Z6answerl", "_ZNK6shapes5Round4areaEl", "_ZN6shapes5timesEl"} <= set(names)
-    (program,) = (tmp_path / "cache").glob("*/src/project/prog")
-    with Running(program) as process, Running(one.built(changed=True, command=command)) as new:
-        meant = Selection(pids=(process.pid,))
-        succeed(load_patch(patch, meant))
-        succeed(activate_patch("fix", meant, LIMITS))
-        assert ask_all(process) == ask_all(new)
-        succeed(deactivate_patch("fix", meant, LIMITS))
-        assert len(ask_all(process)) == len(QUESTIONS)
+    with Running(one.deployed()) as process, Running(one.built(changed=True, command=command)) as new:
+        meant = answers_like(process, new, patch)
         (outcome,) = unload_patch("fix", meant, 0).outcomes
         assert outcome.error
         assert outcome.error["code"] == "function_busy"
@@ -80,17 +74,15 @@ def test_the_unwinder_forgets(tmp_path: Path) -> None:
     )
     one = project(tmp_path, files, {"work.cc": edited(THROWING, *THROWING_EDITS)})
     patch = one.patch()
-    (program,) = (tmp_path / "cache").glob("*/src/project/prog")
-    with Running(program) as process:
+    with Running(one.deployed()) as process:
         meant = Selection(pids=(process.pid,))
         for _round in range(4):
             assert [process.ask(question) for question in ("2", "3", "1000")] == ["2 0", "-3 0", "5 0"]
-            succeed(load_patch(patch, meant))
-            succeed(activate_patch("fix", meant, LIMITS))
+            put_in(process, patch)
             assert [process.ask(question) for question in ("2", "3", "1000")] == ["3 0", "-5 0", "5 0"]
-            succeed(deactivate_patch("fix", meant, LIMITS))
+            well(deactivate_patch("fix", meant, LIMITS))
             assert [process.ask(question) for question in ("2", "3", "1000")] == ["2 0", "-3 0", "5 0"]
-            succeed(unload_patch("fix", meant, 10))
+            well(unload_patch("fix", meant, 10))
             assert not livepatch_mappings(process.pid)
         assert process.ended() == 0
 
@@ -214,12 +206,9 @@ long answer(long x)
     one = project(tmp_path, {"main.c": ASK, "work.c": text}, {"work.c": text.replace("by = 1;", "by = 5;")})
     patch = one.patch()
     assert not [section for section in patch.sections if section.name == ".livepatch_frames"]
-    (program,) = (tmp_path / "cache").glob("*/src/project/prog")
-    with Running(program) as process:
-        meant = Selection(pids=(process.pid,))
+    with Running(one.deployed()) as process:
         assert process.ask("1") == "101"
-        succeed(load_patch(patch, meant))
-        succeed(activate_patch("fix", meant, LIMITS))
+        put_in(process, patch)
         assert [process.ask("1"), process.ask("1")] == ["106", "111"]
 
 
@@ -232,8 +221,7 @@ def test_a_process_without_an_unwinder_is_refused(tmp_path: Path) -> None:
     files = {"main.c": ASK, "work.c": text, "Makefile": makefile}
     one = project(tmp_path, files, {"work.c": text.replace("x + 1", "x + 2")})
     patch = one.patch()
-    (program,) = (tmp_path / "cache").glob("*/src/project/prog")
-    with Running(program) as process:
+    with Running(one.deployed()) as process:
         (outcome,) = load_patch(patch, Selection(pids=(process.pid,))).outcomes
         assert outcome.error
         assert outcome.error["code"] == "symbol_not_found"

@@ -8,15 +8,13 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+from live import LIMITS, put_in
 from patching import Running
 from projects import ASK, MAKEFILE, Project, functions, make_diff, project
+from reports import well
 
-from module_utils._engine.activate import Limits
 from module_utils._engine.operations import activate_patch, deactivate_patch, load_patch, unload_patch
 from module_utils._engine.outcome import Report
-from module_utils._process.selection import Selection
-
-LIMITS = Limits(0.1, 10)
 
 # Any answer with one factor new and the other old is divisible by neither 3 * 5 nor 7 * 11 nor 13 * 17.
 WORK = """
@@ -40,11 +38,6 @@ SECOND = WORK.replace("return x * 3;", "static long seen; seen++; return x ? x *
 SECOND = SECOND.replace("only_second(long x) { return x;", "only_second(long x) { return x + 2;")
 
 
-def succeed(report: Report) -> None:
-    """One process was meant, and it went well."""
-    assert [outcome.error for outcome in report.outcomes] == [None]
-
-
 def state(report: Report) -> list[str]:
     """The codes of what went wrong."""
     return [outcome.error["code"] for outcome in report.outcomes if outcome.error]
@@ -52,22 +45,16 @@ def state(report: Report) -> list[str]:
 
 def test_the_next_patch_replaces_the_last(tmp_path: Path) -> None:
     """Activated under load, no answer is half and half; what the first alone replaced is the object's own again."""
-    first = project(tmp_path / "1", {"work.c": WORK, "main.c": ASK}, {"work.c": FIRST})
-    second = project(tmp_path / "2", {"work.c": WORK, "main.c": ASK}, {"work.c": SECOND})
     cache = str(tmp_path / "cache")
-    patches = [
-        first.patch(name="fix-1", cache=cache),
-        second.patch(name="fix-2", cache=cache, replaces=("fix-1",)),
-    ]
+    first = project(tmp_path / "1", {"work.c": WORK, "main.c": ASK}, {"work.c": FIRST}, cache=cache)
+    second = project(tmp_path / "2", {"work.c": WORK, "main.c": ASK}, {"work.c": SECOND}, cache=cache)
+    patches = [first.patch(name="fix-1"), second.patch(name="fix-2", replaces=("fix-1",))]
     assert functions(patches[0]) == ["left", "only_first", "right"]
     assert functions(patches[1]) == ["left", "only_second", "right"]
-    (program,) = (tmp_path / "cache").glob("*/src/project/prog")
-    with Running(program) as process:
-        meant = Selection(pids=(process.pid,))
-        succeed(load_patch(patches[0], meant))
-        succeed(activate_patch("fix-1", meant, LIMITS))
+    with Running(first.deployed()) as process:
+        meant = put_in(process, patches[0])
         assert (process.ask("1"), process.ask("-2"), process.ask("-3")) == ("77", "1101", "2")
-        succeed(load_patch(patches[1], meant))
+        well(load_patch(patches[1], meant))
         answers: list[str] = []
         stop = threading.Event()
 
@@ -77,7 +64,7 @@ def test_the_next_patch_replaces_the_last(tmp_path: Path) -> None:
 
         asking = threading.Thread(target=ask)
         asking.start()
-        succeed(activate_patch("fix-2", meant, LIMITS))
+        well(activate_patch("fix-2", meant, LIMITS))
         while answers[-1:] != ["221"]:
             assert asking.is_alive()
         stop.set()
@@ -88,10 +75,10 @@ def test_the_next_patch_replaces_the_last(tmp_path: Path) -> None:
         assert int(process.ask("-1")) == len(answers) + 5
         assert int(process.ask("-3")) == answers.count("221") + 1
         assert state(activate_patch("fix-1", meant, LIMITS)) == ["superseded"]
-        succeed(deactivate_patch("fix-2", meant, LIMITS))
+        well(deactivate_patch("fix-2", meant, LIMITS))
         assert (process.ask("1"), process.ask("-2")) == ("15", "1100")
-        succeed(unload_patch("fix-2", meant, 10))
-        succeed(activate_patch("fix-1", meant, LIMITS))
+        well(unload_patch("fix-2", meant, 10))
+        well(activate_patch("fix-1", meant, LIMITS))
         # Loaded all the time, the first kept its own.
         assert int(process.ask("-3")) == answers.count("77") + 3
 
@@ -122,12 +109,9 @@ def test_new_tree_with_files_added_removed_and_renamed(tmp_path: Path) -> None:
     assert both_ways(one) == ["answer"]
     patch = one.patch()
     assert "added" in patch.manifest.new_symbols
-    (program,) = (tmp_path / "cache").glob("*/src/project/prog")
-    with Running(program) as process:
+    with Running(one.deployed()) as process:
         assert process.ask("1") == "105"
-        meant = Selection(pids=(process.pid,))
-        succeed(load_patch(patch, meant))
-        succeed(activate_patch("fix", meant, LIMITS))
+        put_in(process, patch)
         assert [process.ask("1"), process.ask("2")] == ["1006", "3008"]
 
 

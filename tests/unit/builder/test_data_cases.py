@@ -12,14 +12,13 @@ from pathlib import Path
 
 import pytest
 from data_cases import EDITS, FAR, MAIN, MAKEFILE, WORK
+from live import QUESTIONS, answers_like
 from patching import Running, livepatch_mappings
-from projects import ASK, Project, functions, project
-from test_patched_process import LIMITS, QUESTIONS, ask_all, succeed
+from projects import ASK, Project, edited, functions, project
 
-from module_utils._engine.operations import activate_patch, deactivate_patch, load_patch, unload_patch
+from module_utils._engine.operations import unload_patch
 from module_utils._patch.content import Patch
 from module_utils._patch.reader import read_patch
-from module_utils._process.selection import Selection
 
 # How the executable, or with "-shared" the library, is compiled and linked.
 WAYS = {
@@ -38,26 +37,13 @@ WAYS = {
 }
 
 
-def edited(source: str, *edits: tuple[str, str]) -> str:
-    """The source with each of these edits made once."""
-    for old, new in edits:
-        assert source.count(old) == 1, old
-        source = source.replace(old, new)
-    return source
-
-
-def like_new(one: Project, patch: Patch, command: str, folder: Path) -> None:
+def like_new(one: Project, patch: Patch, command: str) -> None:
     """A patched process answers like the new program; taken out, the patch leaves nothing behind."""
-    (program,) = (folder / "cache").glob("*/src/project/prog")
-    with Running(program) as process, Running(one.built(changed=True, command=command)) as new:
-        meant = Selection(pids=(process.pid,))
-        succeed(load_patch(patch, meant))
-        succeed(activate_patch("fix", meant, LIMITS))
-        assert ask_all(process) == ask_all(new)
-        succeed(deactivate_patch("fix", meant, LIMITS))
+    with Running(one.deployed()) as process, Running(one.built(changed=True, command=command)) as new:
+        meant = answers_like(process, new, patch)
         # The stack may hold an address of the patch from a call that has returned, until something else is put there.
         for question in QUESTIONS:
-            assert process.ask(str(question))
+            assert process.ask(question)
             (outcome,) = unload_patch("fix", meant, 0.1).outcomes
             if outcome.error is None:
                 break
@@ -76,7 +62,7 @@ def test_all_data(way: str, tmp_path: Path) -> None:
     # Of Clang's static functions, which may be called in ways of their own, a copy comes along with their callers.
     assert {"use_locals", "use_data", "first"} <= {*functions(patch), *patch.manifest.new_symbols}
     assert {"bag", "fresh", "last", "table", "word"} <= set(patch.manifest.new_symbols)
-    like_new(one, patch, command, tmp_path)
+    like_new(one, patch, command)
 
 
 # Data with other initial values: old and new text in the source, the name, the bytes of both.
@@ -123,7 +109,7 @@ def test_values_are_written_where_it_is_meant(name: str, tmp_path: Path) -> None
     assert (code, refused.partition(".")[0]) == ("data_changed", symbol)
     result = one.build(data_changes=(refused,))
     assert result.summary["data"] == [{"name": refused, "old": before.hex(), "new": after.hex()}]
-    like_new(one, read_patch(result.content), "make", tmp_path)
+    like_new(one, read_patch(result.content), "make")
 
 
 @pytest.mark.parametrize(

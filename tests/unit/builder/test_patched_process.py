@@ -12,16 +12,10 @@ from pathlib import Path
 
 import pytest
 from cases import CASES
+from live import answers_like
 from patching import Running
 from projects import ASK, project
 
-from module_utils._engine.activate import Limits
-from module_utils._engine.operations import activate_patch, deactivate_patch, load_patch
-from module_utils._engine.outcome import Report
-from module_utils._process.selection import Selection
-
-QUESTIONS = [*range(-3, 12), 99, 100, 101, 4241, -70000, 1 << 33]
-LIMITS = Limits(0.1, 10)
 FLAGS = {
     "O2": "-O2 -g",
     "O0": "-O0",
@@ -29,16 +23,6 @@ FLAGS = {
     "not position independent": "-O2 -g -fno-pie -no-pie",
     "position independent code": "-O2 -fPIC",
 }
-
-
-def ask_all(running: Running) -> list[str]:
-    """Its answers to all questions."""
-    return [running.ask(str(question)) for question in QUESTIONS]
-
-
-def succeed(report: Report) -> None:
-    """One process was meant, and it went well."""
-    assert [outcome.error for outcome in report.outcomes] == [None]
 
 
 @pytest.mark.parametrize("flags", FLAGS)
@@ -52,13 +36,5 @@ def test_answers_like_the_new_program(name: str, flags: str, tmp_path: Path) -> 
         assert {code for code, _symbol in one.refusals()} == {case.refused_with[flags]}
         return
     patch = one.patch()
-    # The tree that was built for the patch is the deployed one: same build-id.
-    (program,) = (tmp_path / "cache").glob("*/src/project/prog")
-    with Running(program) as process, Running(one.built(changed=True, command=command)) as new:
-        meant = Selection(pids=(process.pid,))
-        succeed(load_patch(patch, meant))
-        succeed(activate_patch("fix", meant, LIMITS))
-        assert ask_all(process) == ask_all(new)
-        succeed(deactivate_patch("fix", meant, LIMITS))
-        assert len(ask_all(process)) == len(QUESTIONS)
-        assert process.alive()
+    with Running(one.deployed()) as process, Running(one.built(changed=True, command=command)) as new:
+        answers_like(process, new, patch)

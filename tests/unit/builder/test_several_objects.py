@@ -9,17 +9,17 @@ import os
 from pathlib import Path
 
 import pytest
+from live import LIMITS
 from patching import Running
 from projects import ASK, Project, functions, project
+from reports import well
 
 from module_utils._build.request import BuildRefused, BuildResult
 from module_utils._build.several import build_several, patch_name
-from module_utils._engine.activate import Limits
 from module_utils._engine.operations import activate_patch, deactivate_patch, load_patch
 from module_utils._errors import LivepatchError
 from module_utils._process.selection import Selection
 
-LIMITS = Limits(0.1, 10)
 MAKEFILE = """
 CFLAGS = -O2 -g -fPIC
 all: prog tool
@@ -65,22 +65,21 @@ def test_a_program_and_its_library(tmp_path: Path) -> None:
     assert [patch.manifest.id for patch in (program, library)] == ["fix-prog", "fix-libwork.so"]
     assert [patch.manifest.requires for patch in (program, library)] == [("fix-libwork.so",), ()]
     assert program.manifest.object.build_id != library.manifest.object.build_id
-    (tree,) = (tmp_path / "cache").glob("*/src/project")
-    with Running(tree / "prog") as process:
+    with Running(one.deployed()) as process:
         meant = Selection(pids=(process.pid,))
         assert process.ask("10") == "22"
         for patch in (program, library):
-            assert [outcome.error for outcome in load_patch(patch, meant).outcomes] == [None]
+            well(load_patch(patch, meant))
         (early,) = activate_patch("fix-prog", meant, LIMITS).outcomes
         assert early.error is not None
         assert early.error["code"] == "required_patch_missing"
         for name in ("fix-libwork.so", "fix-prog"):
-            assert [outcome.error for outcome in activate_patch(name, meant, LIMITS).outcomes] == [None]
+            well(activate_patch(name, meant, LIMITS))
         assert process.ask("10") == "78"
         (needed,) = deactivate_patch("fix-libwork.so", meant, LIMITS).outcomes
         assert needed.error is not None
         for name in ("fix-prog", "fix-libwork.so"):
-            assert [outcome.error for outcome in deactivate_patch(name, meant, LIMITS).outcomes] == [None]
+            well(deactivate_patch(name, meant, LIMITS))
         assert process.ask("10") == "22"
 
 

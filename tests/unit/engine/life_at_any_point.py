@@ -190,12 +190,7 @@ def test_it_becomes_another_program(made: tuple[Path, Patch], name: str, way: st
     for point in _points(made, name, way):
         with Running(program) as running:
             operation = _ready(patch, running, name, way)
-
-            def strike(pid: int = running.pid) -> None:
-                os.kill(pid, signal.SIGUSR2)
-                time.sleep(0.003)
-
-            tool = Tool(operation, point, strike)
+            tool = Tool(operation, point, _signalled(running.pid, signal.SIGUSR2))
             # A patch that is not there any more cannot be activated: that is the one error there may be.
             assert tool.ended() in ({"done", "failed"} if name == "activate" else {"done"}), (point, SEED)
             assert tool.was_met, (point, SEED)
@@ -204,6 +199,16 @@ def test_it_becomes_another_program(made: tuple[Path, Patch], name: str, way: st
             assert running.ask("?") in ("3 anew", "300 anew"), (point, SEED)
             _all_of_it_and_back(patch, [running.pid], way)
             assert running.ask("?") == "3 anew"
+
+
+def _signalled(pid: int, number: signal.Signals) -> Callable[[], None]:
+    """What sends a process a signal, and gives it the time to begin with what it does then."""
+
+    def strike() -> None:
+        os.kill(pid, number)
+        time.sleep(0.003)
+
+    return strike
 
 
 def _until_anew(pid: int) -> None:
@@ -225,12 +230,7 @@ def test_it_forks(made: tuple[Path, Patch], name: str, way: str) -> None:
     for point in _points(made, name, way):
         with Running(program) as running:
             operation = _ready(patch, running, name, way)
-
-            def strike(pid: int = running.pid) -> None:
-                os.kill(pid, signal.SIGUSR1)
-                time.sleep(0.003)
-
-            tool = Tool(operation, point, strike)
+            tool = Tool(operation, point, _signalled(running.pid, signal.SIGUSR1))
             assert tool.ended() == "done", (point, SEED)
             assert tool.was_met, (point, SEED)
             while running.ask("child") == "0":
