@@ -98,7 +98,7 @@ test-corpus: ready ## of the corpus, the programs that build in seconds (as root
 	@tools/runnable tests/corpus/run
 	$(STEP) --tests $@ tests/corpus/run -m quick
 
-corpus: ready ## real fixes of Debian's programs, each live, and write docs/corpus.md (1 hour; as root)
+corpus: ready ## real fixes of Debian's programs, each live, and write docs/corpus.md (20 minutes; as root)
 	@tools/runnable tests/corpus/run
 	@tests/corpus/run --page docs/corpus.md
 

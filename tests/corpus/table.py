@@ -38,8 +38,9 @@ def page(rows: list[Row]) -> str:
     not_done = [row for row in rows if row.result != "patched"]
     programs = len({row.program for row in rows})
     longest = max((row.stop_us for row in rows), default=0)
+    linux = platform.release().partition("-")[0]
     text = HEADER + (
-        f"\nRun on {datetime.date.today()}, Linux {platform.release()}: {len(rows)} fixes of {programs} programs and"
+        f"\nRun on {datetime.date.today()}, Linux {linux}: {len(rows)} fixes of {programs} programs and"
         f" libraries, {len(done)} patched and {len(not_done)} refused; {sum(row.done for row in rows)} requests"
         f" answered, {sum(row.lost for row in rows)} lost; longest stop {longest} us.\n"
     )

@@ -26,6 +26,9 @@ MEMCACHED = Program(
     fixed="1.6.18-1+deb12u1",
     artifact="memcached",
     deployed="usr/bin/memcached",
+    # Of Debian's build what makes the server; one for debugging and the tests are left out.
+    build_command="dh_update_autotools_config && dh_autoreconf && debian/rules override_dh_auto_configure"
+    " && make -j2 memcached",
     sources=r"[^/]+\.[ch]$",
     command=_command,
     connect=_connect,
