@@ -13,20 +13,16 @@ import dataclasses
 import os
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 
-REDIS = Path(__file__).resolve().parents[1] / "redis"
-sys.path += [str(REDIS), str(REDIS.parent)]
+from prepare import prepare
 
-from prepare import prepare  # noqa: E402
-
-from debian.cache import default_cache  # noqa: E402
-from module_utils._build.build import build  # noqa: E402
-from module_utils._build.built_tree import built_tree  # noqa: E402
-from module_utils._build.compile_units import AS_BUILT, Compilation, compile_all  # noqa: E402
-from module_utils._build.request import BuildRefused, BuildRequest  # noqa: E402
+from debian.cache import default_cache
+from module_utils._build.build import build
+from module_utils._build.built_tree import built_tree
+from module_utils._build.compile_units import AS_BUILT, Compilation, compile_all
+from module_utils._build.request import BuildRefused, BuildRequest
 
 UNITS, SYMBOLS = 40, 100_000
 HEADINGS = ["what", "time, s", "beside", "its time, s", "ratio", "difference, s"]

@@ -16,24 +16,20 @@ import time
 from pathlib import Path
 
 from patching import compile_program
+from prepare import Proof, prepare
+from server import Server
 from succeeded import succeeded
 
-REDIS = Path(__file__).resolve().parents[1] / "redis"
-sys.path += [str(REDIS), str(REDIS.parent)]
-
-from prepare import Proof, prepare  # noqa: E402
-from server import Server  # noqa: E402
-
-from debian.cache import default_cache  # noqa: E402
-from module_utils._engine.activate import Limits  # noqa: E402
-from module_utils._engine.operations import (  # noqa: E402
+from debian.cache import default_cache
+from module_utils._engine.activate import Limits
+from module_utils._engine.operations import (
     activate_patch,
     deactivate_patch,
     load_patch,
     unload_patch,
 )
-from module_utils._patch.reader import read_patch_file  # noqa: E402
-from module_utils._process.selection import Selection  # noqa: E402
+from module_utils._patch.reader import read_patch_file
+from module_utils._process.selection import Selection
 
 ID = "redis-cve-2026-25243"
 CLIENTS, SECONDS = 16, 3.0
