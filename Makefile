@@ -18,7 +18,7 @@ SCRIPTS := .ci/run tests/fleet tests/testbed/host-init $(wildcard tools/* demo/r
 LINTS := ruff ruff-format mypy shellcheck changelog ansible-lint docs-lint
 TESTS := $(LINTS) sanity units galaxy-import testbed integration fleet-rollout test-demo test-redis test-corpus
 
-.PHONY: help test demo lint bench figures cases deaths differential endurance corpus ready clean $(TESTS)
+.PHONY: help test demo lint bench figures cases deaths differential endurance corpus molecule ready clean $(TESTS)
 
 help: ## say what there is
 	@echo "cgl.livepatch: what you can make"
@@ -101,6 +101,10 @@ test-corpus: ready ## of the corpus, the programs that build in seconds (as root
 corpus: ready ## real fixes of Debian's programs, each live, and write docs/corpus.md (20 minutes; as root)
 	@tools/runnable tests/corpus/run
 	@tests/corpus/run --page docs/corpus.md
+
+molecule: ready ## scenarios in containers with systemd, podman needed: SCENARIOS="default upgrade" (as root, 10 minutes)
+	@tools/runnable tests/molecule/run
+	$(STEP) $@ tests/molecule/run $(SCENARIOS)
 
 bench: ready ## how long a program stands still, beside the least possible
 	@tools/runnable tests/bench/run

@@ -1,42 +1,14 @@
 # Copyright (c) 2026 cgl.livepatch contributors
 # GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Sends the patch file from the controller, as ansible.builtin.copy does, and runs livepatch_load on the host."""
+"""Sends the patch file of livepatch_load from the controller."""
 
 from __future__ import annotations
 
-import os
-from typing import Any
-
-from ansible.errors import AnsibleError
-from ansible.module_utils.parsing.convert_bool import boolean
-from ansible.plugins.action import ActionBase
+from ..plugin_utils.send_patch import SendPatch
 
 
-class ActionModule(ActionBase):
+class ActionModule(SendPatch):
     """Action plugin of cgl.livepatch.livepatch_load."""
 
-    TRANSFERS_FILES = True
-
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Send the file if there is one to send; everything else is the module's."""
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        arguments = dict(self._task.args)
-        sends = arguments.get("state", "present") == "present" and not boolean(arguments.get("remote_src", False))
-        try:
-            if sends and arguments.get("patch"):
-                try:
-                    source = self._find_needle("files", arguments["patch"])
-                except AnsibleError as error:
-                    remedy = "Give the path of the patch file on the controller, or set remote_src for one on the host."
-                    told = {"code": "patch_corrupt", "message": str(error), "remedy": remedy}
-                    return dict(result, failed=True, changed=False, msg="%s. %s" % (error, remedy), error=told)
-                folder = self._make_tmp_path()
-                target = self._connection._shell.join_path(folder, os.path.basename(source))
-                self._transfer_file(self._loader.get_real_file(source), target)
-                self._fixup_perms2((folder, target))
-                arguments.update(patch=target, remote_src=True)
-            ran = self._execute_module("cgl.livepatch.livepatch_load", arguments, task_vars=task_vars)
-            return dict(result, **ran)
-        finally:
-            self._remove_tmp_path(self._connection._shell.tmpdir)
+    MODULE = "cgl.livepatch.livepatch_load"

@@ -43,6 +43,10 @@ REMEDIES: dict[str, str] = {
     "dependency_missing": "Install the missing software on the host that ran the task (role "
     "cgl.livepatch.prepare does).",
     "internal": "This is a fault of cgl.livepatch. The process runs on; report the details shown.",
+    # what a host should have
+    "store_corrupt": "Put the patch into the store again (livepatch_store), or take it out (state: absent).",
+    "drift_found": "Run 'livepatch-store apply' on the host, or take out of the store, or out of the processes, what "
+    "is not wanted.",
     # signatures
     "signature_missing": "Sign the patch file where it is built.",
     "signature_invalid": "Get the patch file from its builder again, or install the builder's key.",

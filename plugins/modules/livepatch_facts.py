@@ -48,12 +48,36 @@ options:
       - affected
       - all
     default: affected
+  desired:
+    description:
+      - Compare with what the host's store wants (M(cgl.livepatch.livepatch_store)), too. Adds C(desired) and
+        C(drift), and what is desired and not active to C(missing). All processes are looked at for that, and O(scan)
+        is V(all).
+    type: bool
+    default: false
+  fail_on:
+    description:
+      - Kinds of drift that fail the task, after all was gathered. Needs O(desired=true).
+      - V(missing), desired and not there; V(not_desired), there and not desired; V(not_active), desired, there and not
+        active; V(modified), bytes changed by something else; V(disk_newer), the object on disk is another build than
+        the one that runs; V(deleted), a process runs code that is on no disk any more.
+    type: list
+    elements: str
+    choices:
+      - missing
+      - not_desired
+      - not_active
+      - modified
+      - disk_newer
+      - deleted
+    default: []
 requirements:
   - python-ptrace
   - pyelftools
 notes:
   - Needs root, or C(CAP_SYS_PTRACE) over the processes, to see those of other users.
 seealso:
+  - module: cgl.livepatch.livepatch_store
   - module: cgl.livepatch.livepatch_load
   - module: cgl.livepatch.livepatch_activate
 """
@@ -71,6 +95,14 @@ EXAMPLES = r"""
     that:
       - ansible_facts.livepatch.missing | length == 0
       - ansible_facts.livepatch.patches['fix-greeting'].verified
+
+- name: Fail where a process lacks what the host should have
+  cgl.livepatch.livepatch_facts:
+    desired: true
+    fail_on:
+      - missing
+      - not_active
+      - modified
 """
 
 RETURN = r"""
@@ -149,6 +181,37 @@ ansible_facts:
               pid: 1240
               exe: /usr/sbin/greeter
               state: loaded
+        desired:
+          description:
+            - With O(desired=true), what the store wants, by patch id, with the processes that run the build it is for
+              (C(vulnerable_build)), those that run another one from the same place (C(other_build)) and need none,
+              whether it is C(obsolete) (no process and no disk has that build, as far as its place is known), and the
+              programs it is held back from (C(held)) by the crash-loop guard.
+            - C(switched_off) says why nothing is applied, and is empty otherwise. C(errors) names what is damaged.
+          type: dict
+          sample:
+            switched_off: ""
+            errors: []
+            patches:
+              fix-greeting:
+                version: "1"
+                enabled: true
+                obsolete: false
+                vulnerable_build:
+                  - 1234
+                other_build: []
+                held: {}
+        drift:
+          description: With O(desired=true), where memory, disk and what is desired differ.
+          type: list
+          elements: dict
+          sample:
+            - kind: missing
+              pid: 1240
+              exe: /usr/sbin/greeter
+              patch: fix-greeting
+              state: absent
+              detail: ""
         summary:
           description: Counts. C(unreadable) processes could not be looked at.
           type: dict
@@ -160,6 +223,14 @@ ansible_facts:
             unverified: 0
             missing: 0
             unreadable: 0
+error:
+  description: What drift failed the task, with code, message and remedy.
+  returned: failure
+  type: dict
+  sample:
+    code: drift_found
+    message: "missing: patch fix-greeting in process 1240 (/usr/sbin/greeter)"
+    remedy: Run 'livepatch-store apply' on the host.
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -170,6 +241,9 @@ from ..module_utils._module.failure import fail
 from ..module_utils._module.requirements import require_libraries, require_platform
 from ..module_utils._module.results import warn_of_unreadable
 from ..module_utils._patch.manifest import check_id
+from ..module_utils._store.drift import KINDS, add_drift, sentence_of
+from ..module_utils._store.places import Places
+from ..module_utils._store.store import Store
 
 
 def main() -> None:
@@ -177,16 +251,29 @@ def main() -> None:
         argument_spec={
             "patch": {"type": "list", "elements": "str", "default": []},
             "scan": {"type": "str", "choices": ["patched", "affected", "all"], "default": "affected"},
+            "desired": {"type": "bool", "default": False},
+            "fail_on": {"type": "list", "elements": "str", "choices": list(KINDS), "default": []},
         },
         supports_check_mode=True,
     )
     require_libraries(module)
     require_platform(module)
     try:
-        facts = gather([check_id(name) for name in module.params["patch"]], module.params["scan"])
+        desired = module.params["desired"]
+        wanted = [check_id(name) for name in module.params["patch"]]
+        facts = gather(wanted, "all" if desired else module.params["scan"])
+        if desired:
+            add_drift(facts, Store(Places()), wanted)
     except LivepatchError as error:
         fail(module, error)
     warn_of_unreadable(module, facts["summary"]["unreadable"])
+    kinds = module.params["fail_on"]
+    if kinds and not desired:
+        module.fail_json(msg="fail_on needs desired: true")
+    bad = [row for row in facts.get("drift", []) if row["kind"] in kinds]
+    if bad:
+        error = LivepatchError("drift_found", "; ".join(sentence_of(row) for row in bad[:10]))
+        fail(module, error, ansible_facts={"livepatch": facts})
     module.exit_json(changed=False, ansible_facts={"livepatch": facts})
 
 

@@ -37,6 +37,29 @@ def load_patch(
 ) -> Report:
     """Load a patch into every selected process that maps its object. `forms`: see choose_switch (for tests)."""
     manifest = patch.manifest
+    finder = ObjectFinder(manifest.object.build_id)
+    step, undo = _loading(patch, pretend, forms), _clearing(manifest.id)
+    return run(Operation(manifest.id, selection, step, LOADED, pretend, _LOAD_TIMEOUT, finder, undo, at_once=True))
+
+
+def apply_patch(patch: Patch, selection: Selection, limits: Limits) -> Report:
+    """Load a patch, and activate it at once, in every selected process that maps its object."""
+    manifest = patch.manifest
+    load_step, switch_step = _loading(patch, False, (BYTE, JUMP)), _switching(activate, manifest.id, limits, False)
+
+    def step(process: Process, outcome: Outcome) -> None:
+        load_step(process, outcome)
+        loaded = outcome.changed
+        switch_step(process, outcome)
+        outcome.changed = outcome.changed or loaded
+
+    finder = ObjectFinder(manifest.object.build_id)
+    undo = _switching(deactivate, manifest.id, limits, False)
+    return run(Operation(manifest.id, selection, step, ACTIVE, False, limits.timeout, finder, undo))
+
+
+def _loading(patch: Patch, pretend: bool, forms: tuple[str, ...]) -> Step:
+    manifest = patch.manifest
 
     def step(process: Process, outcome: Outcome) -> None:
         region = loaded_before(process, patch)
@@ -54,11 +77,14 @@ def load_patch(
             else:
                 _region, outcome.hold_us = load(process, prepared)
 
-    def undo(process: Process, _outcome: Outcome) -> None:
-        clear_remains(process, manifest.id)
+    return step
 
-    finder = ObjectFinder(manifest.object.build_id)
-    return run(Operation(manifest.id, selection, step, LOADED, pretend, _LOAD_TIMEOUT, finder, undo, at_once=True))
+
+def _clearing(patch_id: str) -> Step:
+    def undo(process: Process, _outcome: Outcome) -> None:
+        clear_remains(process, patch_id)
+
+    return undo
 
 
 def unload_patch(patch_id: str, selection: Selection, timeout: float, pretend: bool = False) -> Report:
@@ -80,7 +106,7 @@ def unload_patch(patch_id: str, selection: Selection, timeout: float, pretend: b
 def activate_patch(patch_id: str, selection: Selection, limits: Limits, pretend: bool = False) -> Report:
     """Activate a loaded patch in every selected process that maps its object, also those that lack it (an error)."""
     step, undo = (_switching(change, patch_id, limits, pretend) for change in (activate, deactivate))
-    finder = _finder_for(patch_id)
+    finder = _finder_for(patch_id, Selection(pids=selection.pids))
     return run(Operation(patch_id, selection, step, ACTIVE, pretend, limits.timeout, finder, undo))
 
 
@@ -99,10 +125,10 @@ def _switching(change: Callable[..., Switched], patch_id: str, limits: Limits, p
     return step
 
 
-def _finder_for(patch_id: str) -> ObjectFinder | None:
-    """A finder of the objects that a patch of this id is bound to in processes here; None when no process has it."""
+def _finder_for(patch_id: str, where: Selection) -> ObjectFinder | None:
+    """A finder of the objects that a patch of this id is bound to in processes `where`; None when none has it."""
     build_ids = set()
-    for process in selected(Selection()):
+    for process in selected(where):
         try:
             mappings = process.maps()
             if has_patch(mappings, patch_id):

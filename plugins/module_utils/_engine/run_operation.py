@@ -144,13 +144,14 @@ def _work(operation: Operation, met: set[Identity], ever: bool, tell: Tell) -> N
     """Tell the outcome of each process that was not yet met.
 
     Once more while something changes: a program that has no patch yet may fork at any time. And once more a little
-    later: a child that was being made has the memory of before, and is seen only then. `ever`: something has changed.
+    later: a child that was being made has the memory of before, and is seen only then. Processes that are named by
+    their numbers have no children that are meant. `ever`: something has changed.
     """
     met, quiet = set(met), False
     for _pass in range(_MOST_PASSES):
         changed = _look_through(operation, met, tell)
         ever = ever or changed
-        if operation.pretend or not ever or (quiet and not changed):
+        if operation.pretend or operation.selection.pids or not ever or (quiet and not changed):
             return
         quiet = not changed
         time.sleep(_FORKING if quiet else 0)

@@ -16,17 +16,18 @@ _PF_EXITING, _PF_IO_WORKER, _PF_KTHREAD = 0x4, 0x10, 0x200000
 _CAP_SYS_ADMIN = 21
 
 
-def seize_thread(process: Process, tid: int, stat: list[str] | None = None) -> bool:
+def seize_thread(process: Process, tid: int, stat: list[str] | None = None, options: int = 0) -> bool:
     """Seize one thread, stopping nobody; False when it runs no code of the program (it exits, or serves io_uring).
 
     A thread that serves io_uring can be seized, too (Linux 6.18), but its registers say nothing, and the request it
-    waits for would be disturbed. `stat`: what Process.thread_stat() told of it, where that is known.
+    waits for would be disturbed. `stat`: what Process.thread_stat() told of it, where that is known; `options`: more
+    PTRACE_O_ flags.
     Raises LivepatchError already_traced, not_permitted or process_gone.
     """
     if _runs_none(stat or process.thread_stat(tid)):
         return False
     try:
-        seize(tid)
+        seize(tid, options)
     except OSError as error:
         if runs_no_code(process, tid):
             return False

@@ -29,15 +29,15 @@ PTRACE_SETOPTIONS = 0x4200
 PTRACE_SEIZE, PTRACE_INTERRUPT = 0x4206, 0x4207
 PTRACE_GETSIGMASK, PTRACE_SETSIGMASK = 0x420A, 0x420B
 PTRACE_GET_RSEQ_CONFIGURATION, _RSEQ_CONFIGURATION_BYTES = 0x420F, 24
-PTRACE_O_TRACESYSGOOD, PTRACE_O_SUSPEND_SECCOMP = 1, 1 << 21
-PTRACE_EVENT_STOP = 128
+PTRACE_O_TRACESYSGOOD, PTRACE_O_TRACEEXEC, PTRACE_O_SUSPEND_SECCOMP = 1, 1 << 4, 1 << 21
+PTRACE_EVENT_EXEC, PTRACE_EVENT_STOP = 4, 128
 WALL = 0x40000000
 NT_PRSTATUS = 1
 
 
-def seize(tid: int) -> None:
+def seize(tid: int, options: int = 0) -> None:
     """Become the tracer of a thread without stopping it. Raises OSError (EPERM, ESRCH)."""
-    _call(PTRACE_SEIZE, tid, 0, PTRACE_O_TRACESYSGOOD)
+    _call(PTRACE_SEIZE, tid, 0, PTRACE_O_TRACESYSGOOD | options)
 
 
 def suspend_seccomp(tid: int, suspended: bool) -> None:
@@ -141,6 +141,11 @@ def wait_now(tid: int) -> int | None:
 def is_event_stop(status: int) -> bool:
     """True for the stop that PTRACE_INTERRUPT makes, and for a group stop."""
     return os.WIFSTOPPED(status) and status >> 16 == PTRACE_EVENT_STOP
+
+
+def is_exec_stop(status: int) -> bool:
+    """True for the stop of a thread that has just become another program (PTRACE_O_TRACEEXEC)."""
+    return os.WIFSTOPPED(status) and status >> 16 == PTRACE_EVENT_EXEC
 
 
 def is_syscall_stop(status: int) -> bool:

@@ -78,6 +78,11 @@ def result(registers: bytes) -> int:
     return int.from_bytes(registers[RESULT_AT : RESULT_AT + 8], "little", signed=True)
 
 
+def general_register(registers: bytes, name: str) -> int:
+    """One register, by its name in user_regs_struct."""
+    return int.from_bytes(registers[_PLACE[name] : _PLACE[name] + 8], "little")
+
+
 def in_system_call(registers: bytes) -> bool:
     """True when the thread was stopped on its way out of a system call, or is to make the interrupted one again."""
     return int.from_bytes(registers[CALL_AT : CALL_AT + 8], "little", signed=True) >= 0

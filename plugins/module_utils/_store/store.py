@@ -1,0 +1,135 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The store: a folder with the patches of a host, and what is desired of each beside them.
+
+    desired/ID.json              what is desired, for people to read (see desired.py)
+    patches/ID.DIGEST.lpatch     the patch file; a signature may lie beside it
+    held/ID.json                 what the crash-loop guard knows of a patch (see guard.py)
+
+A patch file is there before what names it, and is named by its digest: whenever we are killed, the old or the new one
+is whole.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import replace
+
+from .._errors import LivepatchError
+from .._patch.content import Patch
+from .._patch.manifest import check_id
+from .._patch.reader import MOST_FILE_BYTES, read_patch
+from .desired import MOST_BYTES, Desired, corrupt, parse_desired
+from .files import check_folder, make_folder, read_file, remove_file, write_file
+from .places import Places
+
+_MOST_ENTRIES = 4096
+_PATCH_NAME = re.compile(r"(.+)\.[0-9a-f]{16}\.lpatch\Z")
+
+
+class Store:
+    """The store of one host."""
+
+    def __init__(self, places: Places) -> None:
+        self.places = places
+        self.desired_folder = places.store + "/desired"
+        self.patch_folder = places.store + "/patches"
+        self.held_folder = places.store + "/held"
+
+    def entries(self) -> tuple[list[Desired], list[LivepatchError]]:
+        """All that is desired, by id, and an error for each file that cannot be used. Raises LivepatchError."""
+        found, errors = [], []
+        try:
+            for folder in (self.places.store, self.desired_folder):
+                check_folder(folder)
+            names = sorted(os.listdir(self.desired_folder))[:_MOST_ENTRIES]
+        except FileNotFoundError:
+            return [], []
+        for name in names:
+            if not name.endswith(".json"):
+                continue  # one that is just being written
+            path = os.path.join(self.desired_folder, name)
+            try:
+                entry = parse_desired(read_file(path, MOST_BYTES), path)
+                if name != entry.id + ".json":
+                    raise corrupt(path, "it speaks of patch %s" % entry.id)
+                found.append(entry)
+            except FileNotFoundError:
+                continue
+            except LivepatchError as error:
+                errors.append(error)
+        return found, errors
+
+    def entry(self, patch_id: str) -> Desired | None:
+        """What is desired of one patch, None when nothing is. Raises LivepatchError store_corrupt."""
+        path = self._desired_path(check_id(patch_id))
+        try:
+            check_folder(self.places.store)
+            found = parse_desired(read_file(path, MOST_BYTES), path)
+        except FileNotFoundError:
+            return None
+        if found.id != patch_id:
+            raise corrupt(path, "it speaks of patch %s" % found.id)
+        return found
+
+    def patch(self, entry: Desired) -> Patch:
+        """The patch of an entry. Raises LivepatchError store_corrupt where it is not the one that was stored."""
+        path = self.patch_path(entry)
+        try:
+            check_folder(self.patch_folder)
+            patch = read_patch(read_file(path, MOST_FILE_BYTES))
+        except OSError as error:
+            raise corrupt(path, os.strerror(error.errno or 0)) from None
+        except LivepatchError as error:
+            raise error if error.code == "store_corrupt" else corrupt(path, error.message) from None
+        named = (patch.sha256, patch.manifest.id, patch.manifest.object.build_id)
+        if named != (entry.sha256, entry.id, entry.build_id):
+            raise corrupt(path, "it is not the patch that was put there")
+        return patch
+
+    def patch_path(self, entry: Desired) -> str:
+        """Where the patch file of an entry lies."""
+        return os.path.join(self.patch_folder, entry.file_name)
+
+    def put(self, entry: Desired, raw: bytes | None = None) -> None:
+        """Desire `entry`; `raw`: its patch file, where that is not there yet. Raises OSError, LivepatchError."""
+        for folder in (self.places.store, self.desired_folder, self.patch_folder):
+            make_folder(folder)
+        if raw is not None:
+            write_file(self.patch_path(entry), raw)
+        write_file(self._desired_path(entry.id), entry.to_json())
+        self._tidy(entry.id, entry.file_name)
+
+    def remove(self, patch_id: str) -> bool:
+        """Desire a patch no more; True when anything of it was there, whole or damaged."""
+        removed = remove_file(self._desired_path(check_id(patch_id))) if os.path.isdir(self.desired_folder) else False
+        return self._tidy(patch_id, "") or removed
+
+    def has(self, patch_id: str) -> bool:
+        """Whether anything of a patch is there, whole or damaged."""
+        names = os.listdir(self.patch_folder) if os.path.isdir(self.patch_folder) else []
+        matches = [_PATCH_NAME.match(name) for name in names]
+        return os.path.lexists(self._desired_path(check_id(patch_id))) or any(
+            match and match.group(1) == patch_id for match in matches
+        )
+
+    def note_path(self, patch_id: str, path: str) -> None:
+        """Remember where the object of a patch was seen. Raises OSError, LivepatchError."""
+        entry = self.entry(patch_id)
+        if entry is not None and path not in entry.paths and path.startswith("/") and path.isprintable():
+            self.put(replace(entry, paths=(*entry.paths, path)))
+
+    def _desired_path(self, patch_id: str) -> str:
+        return os.path.join(self.desired_folder, patch_id + ".json")
+
+    def _tidy(self, patch_id: str, keep: str) -> bool:
+        """Take away patch files of this id but one; True when there were any."""
+        removed = False
+        names = os.listdir(self.patch_folder) if os.path.isdir(self.patch_folder) else []
+        for name in names:
+            match = _PATCH_NAME.match(name)
+            if match and match.group(1) == patch_id and name != keep:
+                removed = remove_file(os.path.join(self.patch_folder, name)) or removed
+        return removed

@@ -1,0 +1,108 @@
+"""The drop-ins follow the units that are there, whoever wrote them, and what cannot be led is left and told."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from bed import Bed
+
+from module_utils._store.install import install, uninstall
+from module_utils._store.places import Places
+from module_utils._store.unit_files import DROP_IN, UnitRefused, drop_in, generate, unit_text
+
+
+@pytest.fixture(name="places")
+def fixture_places(tmp_path: Path) -> Places:
+    """A host with a launcher."""
+    places = Places(str(tmp_path / "host"))
+    Path(places.program).mkdir(parents=True)
+    Path(places.launcher).write_text("#!/bin/sh\n")
+    Path(places.launcher).chmod(0o755)
+    Path(places.settings).mkdir(parents=True)
+    return places
+
+
+def _unit(places: Places, path: str, text: str) -> None:
+    file = Path(places.root + path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+
+
+def _commands(places: Places, name: str) -> list[str]:
+    text = drop_in(unit_text(places, name), "/L", name)
+    return [line for line in text.splitlines() if line.startswith("ExecStart=")][1:]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("ExecStart=/usr/bin/x -a %i $B\n", ["ExecStart=/L /usr/bin/x -a %i $B"]),
+        ("ExecStart=-/usr/bin/x\n", ["ExecStart=-/L /usr/bin/x"]),
+        ("ExecStart=!!:/usr/bin/x\n", ["ExecStart=!!:/L /usr/bin/x"]),
+        ("ExecStart=x 'a b' \\\n  # why\n  c\n", ["ExecStart=/L x 'a b'    c"]),
+        ("ExecStart=/a\nExecStart=/b\n", ["ExecStart=/L /a", "ExecStart=/L /b"]),
+        ("ExecStart=/a\nExecStart=\nExecStart=/b\n", ["ExecStart=/L /b"]),
+    ],
+)
+def test_commands_are_led_through_the_launcher(places: Places, before: str, after: list[str]) -> None:
+    _unit(places, "/usr/lib/systemd/system/x.service", "[Unit]\nExecStart=/no\n[Service]\n#ExecStart=/no\n" + before)
+    assert _commands(places, "x.service") == after
+
+
+def test_drop_ins_count_in_their_order_and_ours_comes_last(places: Places) -> None:
+    _unit(places, "/usr/lib/systemd/system/x.service", "[Service]\nExecStart=/package\n")
+    _unit(places, "/etc/systemd/system/x.service.d/override.conf", "[Service]\nExecStart=\nExecStart=/admin\n")
+    _unit(places, "/run/systemd/system/x.service.d/a.conf", "[Service]\nExecStart=\nExecStart=/earlier\n")
+    assert _commands(places, "x.service") == ["ExecStart=/L /admin"]
+    assert max("override.conf", "a.conf", DROP_IN) == DROP_IN
+
+
+def test_what_the_administrator_wrote_wins_and_templates_are_found(places: Places) -> None:
+    _unit(places, "/lib/systemd/system/x@.service", "[Service]\nExecStart=/package %i\n")
+    _unit(places, "/etc/systemd/system/x@.service", "[Service]\nExecStart=/admin %i\n")
+    assert _commands(places, "x@1.service") == ["ExecStart=/L /admin %i"]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[Service]\nExecStart=@/usr/bin/x y\n", "gives it another name"),
+        ("[Service]\nType=oneshot\n", "no ExecStart"),
+        ("[Service]\nRootDirectory=/srv\nExecStart=/x\n", "RootDirectory"),
+    ],
+)
+def test_what_cannot_be_led_is_left_and_told(places: Places, tmp_path: Path, text: str, why: str) -> None:
+    _unit(places, "/etc/systemd/system/x.service", text)
+    _unit(places, "/etc/systemd/system/y.service", "[Service]\nExecStart=/y\n")
+    Path(places.units).write_text("x\n# a comment\ny.service\nz\n../evil\n")
+    problems = generate(places, str(tmp_path / "out"))
+    assert why in problems[0]
+    assert ["no such unit" in problems[1], "no name of a service" in problems[2], len(problems)] == [True, True, 3]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["y.service.d"]
+
+
+def test_without_a_launcher_nothing_is_led_anywhere(places: Places, tmp_path: Path) -> None:
+    Path(places.launcher).unlink()
+    _unit(places, "/etc/systemd/system/y.service", "[Service]\nExecStart=/y\n")
+    Path(places.units).write_text("y\n")
+    assert generate(places, str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_service_itself_never_asks_itself(places: Places) -> None:
+    _unit(places, "/etc/systemd/system/cgl-livepatch.service", "[Service]\nExecStart=/y\n")
+    with pytest.raises(UnitRefused):
+        _commands(places, "cgl-livepatch.service")
+
+
+def test_installing_twice_changes_nothing_and_taking_away_leaves_the_store(tmp_path: Path) -> None:
+    bed = Bed(tmp_path)
+    bed.keep()
+    assert install(bed.places, sys.executable) == []
+    assert len(install(bed.places, sys.executable, 20.0, pretend=True)) == 1
+    assert uninstall(bed.places)
+    assert not Path(bed.places.program).exists()
+    assert [entry.id for entry in bed.store.entries()[0]] == ["fix"]
+    assert uninstall(bed.places) == []
