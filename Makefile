@@ -18,7 +18,8 @@ SCRIPTS := .ci/run tests/fleet tests/testbed/host-init $(wildcard tools/* demo/r
 LINTS := ruff ruff-format mypy shellcheck changelog ansible-lint docs-lint
 TESTS := $(LINTS) sanity units galaxy-import testbed integration fleet-rollout test-demo test-redis test-corpus
 
-.PHONY: help test demo lint bench figures cases deaths differential endurance corpus molecule ready clean $(TESTS)
+.PHONY: help test demo lint bench figures cases deaths differential endurance corpus fleet interrupted molecule ready clean \
+	$(TESTS)
 
 help: ## say what there is
 	@echo "cgl.livepatch: what you can make"
@@ -65,6 +66,12 @@ cases: ready ## every change of code the tests know, compiled in every way, patc
 differential: ready ## random programs, edited at random, patched live and compared (PROGRAMS=N, SEED=S; 5 minutes)
 	@python tests/unit/builder/differential.py --programs $(or $(PROGRAMS),300) $(addprefix --seed ,$(SEED))
 
+fleet: ready ## a rollout over 200 hosts (HOSTS=N, PAIRS=N of them pairs), beside three pings over them (20 minutes)
+	@PYTHONPATH=tests python -m fleet_rollout.scale $(or $(HOSTS),200) $(or $(PAIRS),0)
+
+interrupted: ready ## a rollout over ten hosts interrupted at 20 points, in four ways, and run again (15 minutes)
+	$(STEP) --tests $@ env LIVEPATCH_INTERRUPTIONS=20 python -m pytest tests/fleet_rollout/test_interrupted.py
+
 endurance: ready ## load, activate, deactivate, unload 10,000 times under load (CYCLES=N), with a histogram (20 minutes)
 	@LIVEPATCH_CYCLES=$(or $(CYCLES),10000) python -m pytest -q tests/unit/engine/test_endurance.py
 
@@ -102,7 +109,7 @@ corpus: ready ## real fixes of Debian's programs, each live, and write docs/corp
 	@tools/runnable tests/corpus/run
 	@tests/corpus/run --page docs/corpus.md
 
-molecule: ready ## scenarios in containers with systemd, podman needed: SCENARIOS="default upgrade" (as root, 10 minutes)
+molecule: ready ## the scenarios of extensions/molecule: SCENARIOS="default upgrade pairs failure" (as root, 15 minutes)
 	@tools/runnable tests/molecule/run
 	$(STEP) $@ tests/molecule/run $(SCENARIOS)
 

@@ -37,6 +37,10 @@ REMEDIES: dict[str, str] = {
     "superseded": "Deactivate the patch that replaces it first.",
     "already_loaded": "Take the loaded version out first (livepatch_activate state: inactive, "
     "livepatch_load state: absent).",
+    # hosts
+    "turn_taken": "Let the other run end, then run this again. If you know that it is dead, run this again with "
+    "livepatch_take_over=true.",
+    "unhealthy": "Find out what is wrong with the service on this host, then run this again.",
     # after the fact
     "memory_mismatch": "The process was put back as it was. Report this with the details shown: it should not happen.",
     # the host

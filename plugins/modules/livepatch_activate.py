@@ -62,6 +62,13 @@ options:
     description: Seconds over which a busy function or an exceeded budget is tried again.
     type: float
     default: 10
+  facts:
+    description:
+      - Look at the processes anew afterwards, as M(cgl.livepatch.livepatch_facts) with this patch does, and return what
+        is found as facts. This saves a task where there are many hosts.
+      - The facts speak of this patch and its object only.
+    type: bool
+    default: false
 notes:
   - Needs root, or C(CAP_SYS_PTRACE) over the processes. A user may patch own processes where the kernel allows it.
 seealso:
@@ -125,6 +132,14 @@ summary:
     changed: 1
     failed: 0
     max_stop_us: 0
+ansible_facts:
+  description: The facts of this patch, as M(cgl.livepatch.livepatch_facts) returns them.
+  returned: with O(facts)
+  type: dict
+  contains:
+    livepatch:
+      description: The live patches of this host.
+      type: dict
 error:
   description: The first error, with code, message and remedy.
   returned: failure
@@ -138,6 +153,7 @@ error:
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._engine.activate import Limits
+from ..module_utils._engine.facts import gather_about
 from ..module_utils._engine.operations import activate_patch, deactivate_patch
 from ..module_utils._errors import LivepatchError
 from ..module_utils._module.failure import fail
@@ -157,6 +173,7 @@ def main() -> None:
             "consistency": {"type": "str", "choices": ["entry", "atomic", "quiescent"]},
             "timeout": {"type": "float", "default": 10},
             "require_target": {"type": "bool", "default": False},
+            "facts": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
@@ -167,9 +184,10 @@ def main() -> None:
     change = activate_patch if params["state"] == "active" else deactivate_patch
     try:
         report = change(check_id(params["patch"]), selection(params["processes"]), limits, pretend=module.check_mode)
+        facts = {"ansible_facts": {"livepatch": gather_about(params["patch"])}} if params["facts"] else {}
     except LivepatchError as error:
         fail(module, error, patch=params["patch"])
-    finish(module, report, params["patch"], params["require_target"], patch=params["patch"])
+    finish(module, report, params["patch"], params["require_target"], patch=params["patch"], **facts)
 
 
 if __name__ == "__main__":

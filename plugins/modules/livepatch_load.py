@@ -213,18 +213,18 @@ from ansible.module_utils.basic import AnsibleModule
 from ..module_utils._engine.operations import load_patch, unload_patch
 from ..module_utils._errors import LivepatchError
 from ..module_utils._module.failure import fail
+from ..module_utils._module.patch_file import PATCH_SPEC, patch_bytes
 from ..module_utils._module.processes import PROCESSES_SPEC, selection
 from ..module_utils._module.requirements import require_libraries, require_platform
 from ..module_utils._module.results import finish
 from ..module_utils._patch.manifest import check_id
-from ..module_utils._patch.reader import read_patch_file
+from ..module_utils._patch.reader import read_patch
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "patch": {"type": "str", "required": True},
-            "remote_src": {"type": "bool", "default": False},
+            **PATCH_SPEC,
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "processes": PROCESSES_SPEC,
             "timeout": {"type": "float", "default": 10},
@@ -238,7 +238,7 @@ def main() -> None:
     about = {"id": module.params["patch"], "version": "", "build_id": "", "sha256": ""}
     try:
         if module.params["state"] == "present":
-            patch = read_patch_file(module.params["patch"])
+            patch = read_patch(patch_bytes(module.params))
             manifest = patch.manifest
             about = {
                 "id": manifest.id,
@@ -251,8 +251,6 @@ def main() -> None:
             report = unload_patch(check_id(about["id"]), meant, module.params["timeout"], pretend=module.check_mode)
     except LivepatchError as error:
         fail(module, error, patch=about)
-    except OSError as problem:
-        fail(module, LivepatchError("patch_corrupt", "cannot read the patch file: %s" % problem), patch=about)
     finish(module, report, about["id"], module.params["require_target"], patch=about)
 
 

@@ -142,6 +142,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._errors import LivepatchError
 from ..module_utils._module.failure import fail
+from ..module_utils._module.patch_file import PATCH_SPEC, patch_bytes
 from ..module_utils._module.requirements import require_libraries, require_platform
 from ..module_utils._module.store import keep, take_out
 from ..module_utils._store.desired import NARROWING
@@ -153,8 +154,7 @@ def main() -> None:
     kinds = {name: {"type": "path" if name == "exe" else "str"} for name in NARROWING}
     module = AnsibleModule(
         argument_spec={
-            "patch": {"type": "str", "required": True},
-            "remote_src": {"type": "bool", "default": False},
+            **PATCH_SPEC,
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "processes": {"type": "dict", "options": kinds},
             "enabled": {"type": "bool"},
@@ -167,7 +167,7 @@ def main() -> None:
     try:
         if module.params["state"] == "present":
             given = {name: value for name, value in (module.params["processes"] or {}).items() if value}
-            result = keep(store, patch, given, module.params["enabled"], module.check_mode)
+            result = keep(store, patch_bytes(module.params), given, module.params["enabled"], module.check_mode)
         else:
             result = take_out(store, patch, module.check_mode)
     except LivepatchError as error:

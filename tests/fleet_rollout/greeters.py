@@ -57,6 +57,11 @@ class Greeters:
         script = "setsid /srv/greeter /srv/says 3 </dev/null >/dev/null 2>&1 & echo $!"
         self._pids[host] = int(self.fleet.exec(host, ["sh", "-c", script], check=True).stdout)
 
+    def second(self, host: str) -> int:
+        """Start another greeter on a host, beside the one; returns its process id."""
+        script = "setsid /srv/greeter /srv/also 3 </dev/null >/dev/null 2>&1 & echo $!"
+        return int(self.fleet.exec(host, ["sh", "-c", script], check=True).stdout)
+
     def vanish(self, host: str) -> None:
         """End a host, with all that runs on it, for good."""
         self.names.remove(host)

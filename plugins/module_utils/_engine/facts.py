@@ -84,6 +84,15 @@ def gather(wanted: list[str], scan: str) -> dict[str, Any]:
     }
 
 
+def gather_about(patch_id: str) -> dict[str, Any]:
+    """The facts of one patch: of the objects in a process, only that to which it is bound is told of."""
+    facts = gather([patch_id], "affected")
+    bound = {patch["build_id"] for patch in facts["patches"].values()}
+    for process in facts["processes"]:
+        process["objects"] = [found for found in process["objects"] if found["build_id"] in bound]
+    return facts
+
+
 class DiskObjects:
     """The build-ids of files as processes would find them on disk now, each read once."""
 

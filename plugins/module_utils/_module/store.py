@@ -11,7 +11,7 @@ from typing import Any
 
 from .._errors import LivepatchError
 from .._patch.manifest import check_id
-from .._patch.reader import MOST_FILE_BYTES, read_patch
+from .._patch.reader import read_patch
 from .._process.selection import ObjectFinder, Selection, selected
 from .._store import guard
 from .._store.desired import Desired, desired_of
@@ -19,13 +19,8 @@ from .._store.status import about
 from .._store.store import Store
 
 
-def keep(store: Store, path: str, processes: dict[str, str], enabled: bool | None, pretend: bool) -> dict[str, Any]:
-    """Desire the patch in the file at `path`; the result of the task. Raises LivepatchError, OSError."""
-    try:
-        with open(path, "rb") as stream:
-            raw = stream.read(MOST_FILE_BYTES + 1)
-    except OSError as problem:
-        raise LivepatchError("patch_corrupt", "cannot read the patch file: %s" % problem) from None
+def keep(store: Store, raw: bytes, processes: dict[str, str], enabled: bool | None, pretend: bool) -> dict[str, Any]:
+    """Desire the patch in these bytes of a file; the result of the task. Raises LivepatchError, OSError."""
     patch = read_patch(raw)
     before = _whole_entry(store, patch.manifest.id)
     is_enabled = enabled if enabled is not None else before is None or before.enabled
