@@ -244,7 +244,10 @@ def _one(operation: Operation, process: Process, outcome: Outcome, tell: Tell, o
         if isinstance(error, SwitchFailed):
             outcome.attempts, outcome.stop_us = error.attempts, error.stop_us
     except OSError as error:
-        code = "process_gone" if process.has_exited() else "internal"
+        # A thread that was held is gone: killed with the process, or by another one that begins a new program. Who
+        # takes a process for gone that lives tries again.
+        gone = isinstance(error, ProcessLookupError) or process.has_exited()
+        code = "process_gone" if gone else "internal"
         outcome.error = LivepatchError(code, "%s: %s" % (process, error)).as_dict()
     if outcome.error:
         outcome.changed = False

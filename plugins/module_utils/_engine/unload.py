@@ -103,6 +103,7 @@ def _once_left(process: Process, region: Region, timeout: float, spared: list[tu
         if (start, end) not in branches
     ]
     memory = MemoryScan(process, image, branches, [*_everything(region), *spared])
+    program = process.program()
 
     def attempt() -> Inside | None:
         # Twice: what the program moved from a place not yet read to one already read, it did not move back.
@@ -124,6 +125,8 @@ def _once_left(process: Process, region: Region, timeout: float, spared: list[tu
                 held_us.append(forget_frames(process, region, end))
                 held_us.append(_take_out(process, region))
             return max(held_us)
+        if process.program() != program:
+            raise LivepatchError("process_gone", "%s becomes another program" % process)
         if time.monotonic() + _PAUSE > end:
             raise busy(process, inside, "patch %s" % region.id)
         time.sleep(_PAUSE)

@@ -232,7 +232,10 @@ def injected_calls(process: Process, may_run: Callable[[HeldThread], bool] | Non
                     continue
                 if may_run is not None and not may_run(thread):
                     continue
-                calls = InjectedCalls(thread, gadgets, stack, xstate_size)
+                try:
+                    calls = InjectedCalls(thread, gadgets, stack, xstate_size)
+                except ProcessLookupError:  # another thread ends the process, or makes it another program
+                    continue
                 try:
                     yield calls
                 finally:

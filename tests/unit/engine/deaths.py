@@ -11,6 +11,7 @@ of the test's own; the product knows nothing of it.
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import signal
 import threading
@@ -165,6 +166,7 @@ class Tool:
 
     def __init__(self, work: Callable[[], Report], point: int, fate: str | Callable[[], None] = "die") -> None:
         self._seen = shared(2)
+        self._said = mmap.mmap(-1, mmap.PAGESIZE)
         self._point, self._fate = point, fate
         self._pid = os.fork()
         if not self._pid:
@@ -186,6 +188,11 @@ class Tool:
         if os.WIFSIGNALED(status):
             return "killed" if os.WTERMSIG(status) == signal.SIGKILL else "signal %d" % os.WTERMSIG(status)
         return {0: "done", 96: "gone", 97: "failed"}.get(os.WEXITSTATUS(status), "raised")
+
+    @property
+    def errors(self) -> str:
+        """The errors that it reported, if it came to its end."""
+        return bytes(self._said).rstrip(b"\0").decode("utf-8", "replace")
 
     @property
     def points(self) -> int:
@@ -238,7 +245,9 @@ class Tool:
             os.pwrite = touching(os.pwrite)
             os.waitid, os.waitpid = waiting(os.waitid), waiting(os.waitpid)
             report = work()
-            codes = {outcome.error["code"] for outcome in report.outcomes if outcome.error}
+            errors = [outcome.error for outcome in report.outcomes if outcome.error]
+            self._said[:] = repr(errors).encode()[: len(self._said)].ljust(len(self._said), b"\0")
+            codes = {error["code"] for error in errors}
             os._exit(96 if codes == {"process_gone"} else 97 if codes else 0)
         except BaseException:
             os._exit(98)

@@ -179,7 +179,7 @@ def test_it_ends(made: tuple[Path, Patch], name: str, way: str) -> None:
             operation = _ready(patch, running, name, way)
             tool = Tool(operation, point, lambda pid=running.pid: os.kill(pid, signal.SIGKILL))  # type: ignore[misc]
             began = time.monotonic()
-            assert tool.ended() in ("gone", "done"), (point, SEED)
+            assert tool.ended() in ("gone", "done"), (point, SEED, tool.errors)
             assert time.monotonic() - began < 20, (point, SEED)
 
 
@@ -192,7 +192,7 @@ def test_it_becomes_another_program(made: tuple[Path, Patch], name: str, way: st
             operation = _ready(patch, running, name, way)
             tool = Tool(operation, point, _signalled(running.pid, signal.SIGUSR2))
             # A patch that is not there any more cannot be activated: that is the one error there may be.
-            assert tool.ended() in ({"done", "failed"} if name == "activate" else {"done"}), (point, SEED)
+            assert tool.ended() in ({"done", "failed"} if name == "activate" else {"done"}), (point, tool.errors)
             assert tool.was_met, (point, SEED)
             _until_anew(running.pid)
             _well(running.pid)
@@ -231,7 +231,7 @@ def test_it_forks(made: tuple[Path, Patch], name: str, way: str) -> None:
         with Running(program) as running:
             operation = _ready(patch, running, name, way)
             tool = Tool(operation, point, _signalled(running.pid, signal.SIGUSR1))
-            assert tool.ended() == "done", (point, SEED)
+            assert tool.ended() == "done", (point, SEED, tool.errors)
             assert tool.was_met, (point, SEED)
             while running.ask("child") == "0":
                 time.sleep(0.002)

@@ -31,6 +31,8 @@ CYCLES = int(os.environ.get("LIVEPATCH_CYCLES", "50"))
 WARM_UP = min(10, CYCLES // 5)
 # How much more memory the program may have at the end, KiB: pages that it touched meanwhile by itself.
 MOST_GROWTH = {"VmRSS": 256, "RssAnon": 256, "VmData": 0, "VmSize": 0, "VmPTE": 64, "VmLck": 0, "VmSwap": 256}
+# After how many cycles it is said that the work goes on.
+_TOLD = 1000
 MAX_STOP = float(os.environ.get("LIVEPATCH_MAX_STOP_MS", "2000")) / 1e3
 WAYS = {"byte": Limits(MAX_STOP, 30.0, "entry"), "stop": Limits(MAX_STOP, 30.0, "atomic")}
 
@@ -71,6 +73,9 @@ def test_cycles_under_load(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
             if cycle == WARM_UP:
                 before, memory = snapshot(running.pid), _memory(running.pid)
             _cycle(running, patch, ("byte", "stop")[cycle % 2], times)
+            if (cycle + 1) % _TOLD == 0:
+                with capsys.disabled():
+                    print("\n%d of %d cycles in %.0f s" % (cycle + 1, CYCLES, time.monotonic() - began), flush=True)
             if before and cycle % 10 == 0:
                 now = snapshot(running.pid)
                 assert (now.code, now.descriptors) == (before.code, before.descriptors), cycle
