@@ -40,11 +40,13 @@ def now() -> str:
 def texts(report: Mapping[str, Any], places: Places) -> dict[str, str]:
     """What each file of a report holds."""
     made = calendar.timegm(time.strptime(report["made_at"], _TIME))
-    return {
+    made_texts = {
         places.page: page(report),
         places.json: json.dumps(report, indent=1, ensure_ascii=False) + "\n",
         places.metrics: metrics(report, made),
     }
+    # A program may be called what is no text: JSON brings that here as halves of characters, which cannot be written.
+    return {path: text.encode("utf-8", "backslashreplace").decode() for path, text in made_texts.items()}
 
 
 def earlier(places: Places) -> dict[str, Any]:

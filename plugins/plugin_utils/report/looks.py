@@ -57,12 +57,8 @@ def objects_of(known: Mapping[str, Affected]) -> set[str]:
 
 
 def told(facts: Mapping[str, Any], objects: Iterable[str]) -> bool:
-    """Whether the facts tell of every process that maps one of these objects."""
-    if facts.get("scan") == "patched":
-        return False
-    if facts.get("scan") == "all":
-        return "objects" not in facts or set(objects) <= set(facts["objects"])
-    return set(objects) <= {patch["build_id"] for patch in facts["patches"].values()}
+    """Whether the facts tell of every process that maps one of these objects, or what lies in their place."""
+    return facts.get("scan") == "all" and ("objects" not in facts or set(objects) <= set(facts["objects"]))
 
 
 def _look(variables: Mapping[str, Any], names: Iterable[str]) -> Look:

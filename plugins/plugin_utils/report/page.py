@@ -12,6 +12,7 @@ and those looked at (pygal, drawsvg) give pictures without the page's colours fo
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
@@ -32,16 +33,8 @@ _MOST_PIDS = 12
 def page(report: Mapping[str, Any]) -> str:
     """The report as HTML."""
     style, script = _read("page.css"), _read("page.js")
-    environment = Environment(
-        loader=FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = "{:,}".format
-    environment.filters["ms"] = lambda microseconds: "%.3g ms" % (microseconds / 1000)
-    return environment.get_template("page.html.j2").render(
+    template = _environment().get_template("page.html.j2")
+    return template.render(
         report=report,
         states=STATES,
         kinds=DRIFT,
@@ -56,6 +49,20 @@ def page(report: Mapping[str, Any]) -> str:
         script=script,
         digests={"style": _digest(style), "script": _digest(script)},
     )
+
+
+@functools.lru_cache(maxsize=None)
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = "{:,}".format
+    environment.filters["ms"] = lambda microseconds: "%.3g ms" % (microseconds / 1000)
+    return environment
 
 
 def grouped(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
