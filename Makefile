@@ -18,7 +18,7 @@ SCRIPTS := .ci/run tests/fleet tests/testbed/host-init $(wildcard tools/* demo/r
 LINTS := ruff ruff-format mypy shellcheck changelog ansible-lint docs-lint
 TESTS := $(LINTS) sanity units galaxy-import testbed integration fleet-rollout test-demo test-redis test-corpus
 
-.PHONY: help test demo lint bench figures cases deaths differential endurance corpus fleet interrupted molecule ready clean \
+.PHONY: help test demo lint bench figures cases deaths differential endurance corpus fleet interrupted molecule report-browser ready clean \
 	$(TESTS)
 
 help: ## say what there is
@@ -108,6 +108,10 @@ test-corpus: ready ## of the corpus, the programs that build in seconds (as root
 corpus: ready ## real fixes of Debian's programs, each live, and write docs/corpus.md (20 minutes; as root)
 	@tools/runnable tests/corpus/run
 	@tests/corpus/run --page docs/corpus.md
+
+report-browser: ready ## the report in a real browser, with one host and with 2,000 (3 minutes)
+	@tools/runnable tests/report/run
+	$(STEP) --tests $@ tests/report/run
 
 molecule: ready ## the scenarios of extensions/molecule: SCENARIOS="default upgrade pairs failure" (as root, 15 minutes)
 	@tools/runnable tests/molecule/run

@@ -47,10 +47,12 @@ _value:
   type: raw
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from ansible.errors import AnsibleError
+
+from ..plugin_utils.plain import plain
 
 try:
     import jmespath
@@ -69,26 +71,11 @@ def query(facts: Any, expression: str) -> Any:
             " controller does not have it. Install it there (pip install jmespath, or python3-jmespath)."
         ) from IMPORT_ERROR
     try:
-        return jmespath.search(_plain(expression), _plain(facts))
+        return jmespath.search(plain(expression), plain(facts))
     except JMESPathError as error:
         raise AnsibleError(
             "The filter cgl.livepatch.query cannot evaluate %r: %s" % (str(expression), error)
         ) from error
-
-
-def _plain(value: Any) -> Any:
-    """The same value in Python's own types: jmespath tells types by their names, and Ansible's are called otherwise."""
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, str):
-        return "".join(value)
-    if isinstance(value, Sequence):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, int):
-        return int(value)
-    return float(value) if isinstance(value, float) else str(value)
 
 
 class FilterModule:

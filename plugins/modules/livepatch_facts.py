@@ -55,6 +55,14 @@ options:
         is V(all).
     type: bool
     default: false
+  objects:
+    description:
+      - Tell only of these objects (build-ids, or paths), of those to which a patch is bound that is here or desired,
+        and of processes that map one of them or have a patch. V([]) adds no others. That keeps the facts of many hosts
+        small.
+      - By default, all objects of the processes that are told of. Drift is looked for in all of them in any case.
+    type: list
+    elements: str
   fail_on:
     description:
       - Kinds of drift that fail the task, after all was gathered. Needs O(desired=true).
@@ -103,6 +111,12 @@ EXAMPLES = r"""
       - missing
       - not_active
       - modified
+
+- name: See which processes run a certain build, whatever it is called
+  cgl.livepatch.livepatch_facts:
+    scan: all
+    objects:
+      - 347bda285b7b5c15b56b8fc63bc1668281ffed3c
 """
 
 RETURN = r"""
@@ -171,6 +185,14 @@ ansible_facts:
                     - CVE-2026-0001
               patchable: true
               reasons: []
+        objects:
+          description: With O(objects), the build-ids and paths of the objects that are told of. Of others, nothing is
+            known.
+          type: list
+          elements: str
+          sample:
+            - /usr/sbin/greeter
+            - 347bda285b7b5c15b56b8fc63bc1668281ffed3c
         missing:
           description: Where a patch that O(patch) names is not active although its object runs; pid 0 when it is
             nowhere.
@@ -236,6 +258,7 @@ error:
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._engine.facts import gather
+from ..module_utils._engine.narrow_facts import narrow
 from ..module_utils._errors import LivepatchError
 from ..module_utils._module.failure import fail
 from ..module_utils._module.requirements import require_libraries, require_platform
@@ -252,6 +275,7 @@ def main() -> None:
             "patch": {"type": "list", "elements": "str", "default": []},
             "scan": {"type": "str", "choices": ["patched", "affected", "all"], "default": "affected"},
             "desired": {"type": "bool", "default": False},
+            "objects": {"type": "list", "elements": "str"},
             "fail_on": {"type": "list", "elements": "str", "choices": list(KINDS), "default": []},
         },
         supports_check_mode=True,
@@ -264,6 +288,8 @@ def main() -> None:
         facts = gather(wanted, "all" if desired else module.params["scan"])
         if desired:
             add_drift(facts, Store(Places()), wanted)
+        if module.params["objects"] is not None:
+            narrow(facts, module.params["objects"])
     except LivepatchError as error:
         fail(module, error)
     warn_of_unreadable(module, facts["summary"]["unreadable"])
