@@ -112,7 +112,7 @@ class TestGuard:
         with bed.service():
             for number in (1, 2):
                 with Started(bed.places.launcher, str(bed.program), "crash") as program:
-                    assert program.begun()[1] == NEW
+                    assert program.begun()[1] == NEW, bed.told()
                     program.process.wait(timeout=20)
                 until(lambda: bed.told().count("died of signal 6 (SIGABRT)") == number)  # noqa: B023
             until(lambda: guard.is_held(bed.store, "fix", str(bed.program)))
@@ -124,17 +124,17 @@ class TestGuard:
             command = [bed.places.root + "/usr/sbin/livepatch-store", "release", "fix", "--root", bed.places.root]
             subprocess.run(command, check=True)
             with Started(bed.places.launcher, str(bed.program)) as program:
-                assert program.begun()[1] == NEW
+                assert program.begun()[1] == NEW, bed.told()
 
     def test_a_service_that_ends_with_a_failure_counts_and_one_that_somebody_ends_does_not(self, bed: Bed) -> None:
         bed.keep()
         with bed.service():
             for _turn in range(3):
                 with Started(bed.places.launcher, str(bed.program)) as program:
-                    assert program.begun()[1] == NEW
+                    assert program.begun()[1] == NEW, bed.told()
             for _turn in range(2):
                 with Started(bed.places.launcher, str(bed.program), "fail") as program:
-                    assert program.begun()[1] == NEW
+                    assert program.begun()[1] == NEW, bed.told()
                     assert program.process.wait(timeout=20) == 3
             until(lambda: guard.is_held(bed.store, "fix", str(bed.program)))
             assert bed.told().count("died of exit status 3") == 2
@@ -144,7 +144,7 @@ class TestGuard:
         with bed.service("--guard-seconds", "0.3"):
             for _turn in range(2):
                 with Started(bed.places.launcher, str(bed.program), "crash") as program:
-                    assert program.begun()[1] == NEW
+                    assert program.begun()[1] == NEW, bed.told()
                     program.process.wait(timeout=20)
                 until(lambda: os.path.exists(bed.store.held_folder + "/fix.json"))
                 with Started(bed.places.launcher, str(bed.program)) as program:
@@ -157,7 +157,7 @@ class TestGuard:
         guard.note_death(bed.store, "fix", "/x", 1, 1, "signal 6 (SIGABRT)")
         Path(bed.store.held_folder, "fix.json").write_bytes(b"[]")
         with bed.service(), Started(bed.places.launcher, str(bed.program)) as program:
-            assert program.begun()[1] == NEW
+            assert program.begun()[1] == NEW, bed.told()
         assert [error["code"] for error in status(bed.store)["errors"]] == ["store_corrupt"]
 
     def test_how_a_process_ended_is_known_without_events_where_the_kernel_tells(self) -> None:
