@@ -12,13 +12,13 @@ MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
 
 STEP := @tools/step
-SCRIPTS := .ci/run tests/fleet tests/testbed/host-init $(wildcard tools/* demo/run tests/*/run)
+SCRIPTS := .ci/run tests/fleet tests/testbed/host-init tests/molecule/image tests/vagrant/box $(wildcard tools/* demo/run tests/*/run)
 
 # In the order in which make test runs them: what fails soonest comes first.
 LINTS := ruff ruff-format mypy shellcheck changelog ansible-lint docs-lint
 TESTS := $(LINTS) sanity units galaxy-import testbed integration fleet-rollout test-demo test-redis test-corpus
 
-.PHONY: help test demo lint bench figures cases deaths differential endurance corpus fleet interrupted molecule ready clean \
+.PHONY: help test demo lint bench figures cases deaths differential endurance corpus fleet interrupted molecule vagrant ready clean \
 	$(TESTS)
 
 help: ## say what there is
@@ -112,6 +112,10 @@ corpus: ready ## real fixes of Debian's programs, each live, and write docs/corp
 molecule: ready ## the scenarios of extensions/molecule: SCENARIOS="default upgrade pairs failure" (as root, 15 minutes)
 	@tools/runnable tests/molecule/run
 	$(STEP) $@ tests/molecule/run $(SCENARIOS)
+
+vagrant: ready ## a virtual machine: rollout, a real reboot, the kill switch of its kernel (as root, 15 minutes)
+	@tools/runnable tests/vagrant/run
+	$(STEP) $@ tests/vagrant/run
 
 bench: ready ## how long a program stands still, beside the least possible
 	@tools/runnable tests/bench/run

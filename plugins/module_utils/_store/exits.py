@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -14,6 +15,44 @@ _SYS_PIDFD_OPEN = 434
 # linux/pidfd.h (6.15): struct pidfd_info of 64 bytes, whose last field is the exit status.
 _PIDFD_GET_INFO, _PIDFD_INFO_EXIT, _SIZE = 0xC040FF0B, 1 << 3, 64
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Exits:
+    """Processes whose end is waited for."""
+
+    def __init__(self) -> None:
+        self._watched: dict[int, int] = {}
+        self._expected: dict[int, int] = {}
+
+    def expect(self, pid: int) -> None:
+        """It may be watched soon, and be gone by then: what is known of its end is kept until it is forgotten."""
+        self.forget(pid)
+        with contextlib.suppress(OSError):
+            self._expected[pid] = open_pid(pid)
+
+    def forget(self, pid: int) -> None:
+        """It is not to be watched; nothing where it is already, or was not expected."""
+        if pid in self._expected:
+            os.close(self._expected.pop(pid))
+
+    def watch(self, pid: int) -> bool:
+        """Wait for its end; False where it is gone, and was not expected."""
+        try:
+            descriptor = self._expected.pop(pid) if pid in self._expected else open_pid(pid)
+        except OSError:
+            return False
+        self._watched[descriptor] = pid
+        return True
+
+    def descriptors(self) -> list[int]:
+        """What to wait for: readable when a process has ended."""
+        return list(self._watched)
+
+    def take(self, descriptor: int) -> tuple[int, int | None]:
+        """Which process has ended, and its wait status, None where the kernel does not tell."""
+        pid, status = self._watched.pop(descriptor), exit_status(descriptor)
+        os.close(descriptor)
+        return pid, status
 
 
 def open_pid(pid: int) -> int:

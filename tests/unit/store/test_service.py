@@ -1,3 +1,6 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What starts without the launcher is patched a moment later; the guard, the kill switch, memory, and the end of it."""
 
 from __future__ import annotations
@@ -125,6 +128,21 @@ class TestGuard:
             subprocess.run(command, check=True)
             with Started(bed.places.launcher, str(bed.program)) as program:
                 assert program.begun()[1] == NEW, bed.told()
+
+    def test_in_a_container_a_program_that_crashes_at_once_counts_where_the_kernel_tells_how(self, bed: Bed) -> None:
+        """No process events in a network namespace of its own: each crash may be over before the service looks."""
+        bed.keep()
+        newer = tuple(int(part) for part in os.uname().release.split(".")[:2]) >= (6, 15)
+        told = "died of signal 6 (SIGABRT)" if newer else "this kernel does not tell how"
+        with bed.service(through=("unshare", "--net")):
+            for number in (1, 2):
+                with Started(bed.places.launcher, str(bed.program), "crash") as program:
+                    assert program.begun()[1] == NEW, bed.told()
+                    program.process.wait(timeout=20)
+                until(lambda: bed.told().count(told) == number)  # noqa: B023
+            assert "only programs started through the launcher are patched" in bed.told()
+            with Started(bed.places.launcher, str(bed.program)) as program:
+                assert program.begun()[1] == (OLD if newer else NEW), bed.told()
 
     def test_a_service_that_ends_with_a_failure_counts_and_one_that_somebody_ends_does_not(self, bed: Bed) -> None:
         bed.keep()
