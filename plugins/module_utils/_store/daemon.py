@@ -76,18 +76,20 @@ class Daemon:
             self._wait(wakeup)
 
     def _wait(self, wakeup: int) -> None:
-        wanted: dict[int, Callable[[], None]] = {self._listener.fileno(): self._accept, wakeup: lambda: None}
-        if self._events:
-            wanted[self._events.socket.fileno()] = self._read_events
+        # In this order: what a program that begins now is given depends on how the one before it ended.
+        wanted: dict[int, Callable[[], None]] = {wakeup: lambda: None}
         for descriptor in self._jobs.descriptors():
             wanted[descriptor] = _bind(self._read_job, descriptor)
-        for descriptor in self._exits.descriptors():
-            wanted[descriptor] = _bind(self._read_exit, descriptor)
+        if self._events:
+            wanted[self._events.socket.fileno()] = self._read_events
+        wanted[self._listener.fileno()] = self._accept
         poll = select.poll()
+        for descriptor in self._exits.descriptors():
+            poll.register(descriptor, self._exits.events)
         for descriptor in wanted:
             poll.register(descriptor, select.POLLIN)
         for descriptor, _event in poll.poll(self._timeout()):
-            wanted[descriptor]()
+            wanted.get(descriptor, _bind(self._read_exit, descriptor))()
         now = time.monotonic()
         for pid in self._looks.due(now):
             self._look(pid)

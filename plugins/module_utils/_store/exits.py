@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import select
 import struct
 
 _SYS_PIDFD_OPEN = 434
@@ -23,6 +24,9 @@ class Exits:
     def __init__(self) -> None:
         self._watched: dict[int, int] = {}
         self._expected: dict[int, int] = {}
+        #: What to wait for, poll(2). How it ended is told from when its parent has waited for it, which is when the
+        #: descriptor hangs up; where nothing is told, there is no use in waiting for that.
+        self.events = 0 if _kernel_tells() else select.POLLIN
 
     def expect(self, pid: int) -> None:
         """It may be watched soon, and be gone by then: what is known of its end is kept until it is forgotten."""
@@ -45,7 +49,7 @@ class Exits:
         return True
 
     def descriptors(self) -> list[int]:
-        """What to wait for: readable when a process has ended."""
+        """Where to wait for `events`."""
         return list(self._watched)
 
     def take(self, descriptor: int) -> tuple[int, int | None]:
@@ -64,10 +68,7 @@ def open_pid(pid: int) -> int:
 
 
 def exit_status(descriptor: int) -> int | None:
-    """The wait status of a process that has exited and was waited for by its parent, None where it is not known (yet).
-
-    Linux tells it from 6.15 on.
-    """
+    """The wait status of a process that has exited, and for which its parent has waited; None where it is not known."""
     room = bytearray(_SIZE)
     struct.pack_into("<Q", room, 0, _PIDFD_INFO_EXIT)
     try:
@@ -76,3 +77,20 @@ def exit_status(descriptor: int) -> int | None:
         return None
     mask = struct.unpack_from("<Q", room, 0)[0]
     return struct.unpack_from("<i", room, _SIZE - 4)[0] if mask & _PIDFD_INFO_EXIT else None
+
+
+def _kernel_tells() -> bool:
+    """Whether this kernel tells how others ended: Linux does from 6.15 on. Tried with a child of our own."""
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    try:
+        descriptor = open_pid(child)
+    except OSError:
+        return False
+    finally:
+        os.waitpid(child, 0)
+    try:
+        return exit_status(descriptor) is not None
+    finally:
+        os.close(descriptor)

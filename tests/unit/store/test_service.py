@@ -138,6 +138,9 @@ class TestGuard:
             for number in (1, 2):
                 with Started(bed.places.launcher, str(bed.program), "crash") as program:
                     assert program.begun()[1] == NEW, bed.told()
+                    # How it ended is told when its parent has waited for it: some take their time.
+                    until(lambda: _state(program.pid) == "Z")
+                    time.sleep(0.1 * number)
                     program.process.wait(timeout=20)
                 until(lambda: bed.told().count(told) == number)  # noqa: B023
             assert "only programs started through the launcher are patched" in bed.told()
@@ -263,3 +266,7 @@ def test_looks_are_three_a_program_and_its_children_get_what_is_left() -> None:
     looks.begin(3, 300.0)
     looks.forget(3)
     assert looks.due(400.0) == []
+
+
+def _state(pid: int) -> str:
+    return Path("/proc/%d/stat" % pid).read_text().rpartition(")")[2].split()[0]
