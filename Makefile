@@ -12,14 +12,16 @@ MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
 
 STEP := @tools/step
-SCRIPTS := .ci/run tests/fleet tests/testbed/host-init $(wildcard tools/* demo/run tests/*/run)
+SCRIPTS := .ci/run tests/fleet tests/testbed/host-init tests/molecule/image tests/vagrant/box $(wildcard tools/* demo/run tests/*/run)
 
 # In the order in which make test runs them: what fails soonest comes first.
 LINTS := ruff ruff-format mypy shellcheck changelog ansible-lint docs-lint
 TESTS := $(LINTS) sanity units galaxy-import testbed integration fleet-rollout test-demo test-redis test-corpus
 
-.PHONY: help test demo lint bench figures cases deaths differential endurance corpus fleet interrupted molecule report-browser ready clean \
-	$(TESTS)
+# What takes long, each by itself.
+LONGER := cases corpus deaths differential endurance fleet interrupted molecule report-browser vagrant
+
+.PHONY: help test demo lint bench figures ready clean $(LONGER) $(TESTS)
 
 help: ## say what there is
 	@echo "cgl.livepatch: what you can make"
@@ -116,6 +118,10 @@ report-browser: ready ## the report in a real browser, with one host and with 2,
 molecule: ready ## the scenarios of extensions/molecule: SCENARIOS="default upgrade pairs failure" (as root, 15 minutes)
 	@tools/runnable tests/molecule/run
 	$(STEP) $@ tests/molecule/run $(SCENARIOS)
+
+vagrant: ready ## a virtual machine: rollout, a real reboot, the kill switch of its kernel (as root, 15 minutes)
+	@tools/runnable tests/vagrant/run
+	$(STEP) $@ tests/vagrant/run
 
 bench: ready ## how long a program stands still, beside the least possible
 	@tools/runnable tests/bench/run

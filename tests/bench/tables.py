@@ -23,6 +23,7 @@ import module_run
 import patch_size
 import pauses
 import processes
+import starts
 from chart import chart
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -85,6 +86,12 @@ def _module_run(folder: Path, _rounds: int) -> list[Table]:
     return [(title, module_run.HEADINGS, module_run.measure(folder))]
 
 
+def _starts(folder: Path, rounds: int) -> list[Table]:
+    times, memory = starts.measure(folder, rounds)
+    title = "Starts of a program on a host with a store: %d each" % (starts.STARTS * rounds)
+    return [(title, starts.HEADINGS, times), ("The service of such a host", starts.SERVICE_HEADINGS, memory)]
+
+
 def _byte_share(folder: Path, _rounds: int) -> list[Table]:
     return [("Functions that can be switched by one byte", byte_share.HEADINGS, byte_share.measure(folder))]
 
@@ -106,6 +113,7 @@ TABLES: dict[str, Callable[[Path, int], list[Table]]] = {
     "looks": _looks,
     "latency": _latency,
     "module-run": _module_run,
+    "starts": _starts,
     "byte-share": _byte_share,
     "builder": _builder,
 }

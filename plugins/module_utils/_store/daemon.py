@@ -22,7 +22,7 @@ from .._process.events import EXEC, EXIT, FORK, EventsLost, ProcessEvents
 from .._process.process import Process
 from . import guard
 from .apply import Applied, apply_to, apply_to_all
-from .exits import exit_status, open_pid
+from .exits import Exits
 from .jobs import Job, Jobs, Result
 from .kill_switch import switched_off
 from .launching import asker, launch, refuse
@@ -50,7 +50,7 @@ class Daemon:
         self._told: set[int] = set()
         #: How those ended at which a job is still at work.
         self._early: dict[int, int] = {}
-        self._exits: dict[int, int] = {}
+        self._exits = Exits()
         self._listener = _listen(places.socket)
         self._events: ProcessEvents | None = None
 
@@ -76,18 +76,20 @@ class Daemon:
             self._wait(wakeup)
 
     def _wait(self, wakeup: int) -> None:
-        wanted: dict[int, Callable[[], None]] = {self._listener.fileno(): self._accept, wakeup: lambda: None}
-        if self._events:
-            wanted[self._events.socket.fileno()] = self._read_events
+        # In this order: what a program that begins now is given depends on how the one before it ended.
+        wanted: dict[int, Callable[[], None]] = {wakeup: lambda: None}
         for descriptor in self._jobs.descriptors():
             wanted[descriptor] = _bind(self._read_job, descriptor)
-        for descriptor in self._exits:
-            wanted[descriptor] = _bind(self._read_exit, descriptor)
+        if self._events:
+            wanted[self._events.socket.fileno()] = self._read_events
+        wanted[self._listener.fileno()] = self._accept
         poll = select.poll()
+        for descriptor in self._exits.descriptors():
+            poll.register(descriptor, self._exits.events)
         for descriptor in wanted:
             poll.register(descriptor, select.POLLIN)
         for descriptor, _event in poll.poll(self._timeout()):
-            wanted[descriptor]()
+            wanted.get(descriptor, _bind(self._read_exit, descriptor))()
         now = time.monotonic()
         for pid in self._looks.due(now):
             self._look(pid)
@@ -187,6 +189,8 @@ class Daemon:
                 raise
             return [done] if done else []
 
+        if not self._events:
+            self._exits.expect(pid)
         self._jobs.add(Job(pid, True, work, connection.close))
 
     def _read_job(self, descriptor: int) -> None:
@@ -198,6 +202,7 @@ class Daemon:
             if done.pid in self._early:
                 self._died(done.pid, self._early[done.pid])
         self._early.pop(result.job.pid, None)
+        self._exits.forget(result.job.pid)
         if result.error:
             say(_ERROR, "%s: %s. %s", _about(result.job), result.error["message"], result.error["remedy"])
         if result.job.is_launch and self._events and not any(done.applied for done in result.done):
@@ -210,8 +215,8 @@ class Daemon:
             end = time.monotonic() + self._windows.seconds
             window = Window(done.pid, done.exe, tuple(done.applied), end, result.job.is_launch)
             self._windows.open(window)
-            if not self._events:
-                self._watch_exit(done.pid)
+            if not self._events and not self._exits.watch(done.pid):
+                self._windows.leave(done.pid)
         for patch_id in done.held:
             say(
                 _ERROR,
@@ -224,15 +229,8 @@ class Daemon:
         for patch_id, error in done.failed.items():
             say(_ERROR, "%s runs without patch %s: %s. %s", who, patch_id, error["message"], error["remedy"])
 
-    def _watch_exit(self, pid: int) -> None:
-        try:
-            self._exits[open_pid(pid)] = pid
-        except OSError:
-            self._windows.leave(pid)
-
     def _read_exit(self, descriptor: int) -> None:
-        pid, status = self._exits.pop(descriptor), exit_status(descriptor)
-        os.close(descriptor)
+        pid, status = self._exits.take(descriptor)
         if status is None:
             say(
                 _WARNING,

@@ -106,9 +106,16 @@ class Bed:
         self.store.put(entry, raw)
 
     @contextlib.contextmanager
-    def service(self, *options: str) -> Iterator[subprocess.Popen[bytes]]:
-        """The service, ready, until the block ends."""
-        command = [self.places.root + "/usr/sbin/livepatch-store", "daemon", "--root", self.places.root, *options]
+    def service(self, *options: str, through: tuple[str, ...] = ()) -> Iterator[subprocess.Popen[bytes]]:
+        """The service, ready, until the block ends; `through`: a command that starts it."""
+        command = [
+            *through,
+            self.places.root + "/usr/sbin/livepatch-store",
+            "daemon",
+            "--root",
+            self.places.root,
+            *options,
+        ]
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.places.socket)
         with open(self.log, "ab") as log:

@@ -1,3 +1,6 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Drift between memory, disk and what is desired is told by its kind, and nothing is told where there is none."""
 
 from __future__ import annotations

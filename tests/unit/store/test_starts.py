@@ -1,3 +1,6 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Through the launcher, a program has its patches before its own first instruction; and it starts in any case."""
 
 from __future__ import annotations

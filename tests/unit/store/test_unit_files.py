@@ -1,3 +1,6 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The drop-ins follow the units that are there, whoever wrote them, and what cannot be led is left and told."""
 
 from __future__ import annotations
