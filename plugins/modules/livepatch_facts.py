@@ -188,14 +188,19 @@ ansible_facts:
               whether it is C(obsolete) (no process and no disk has that build, as far as its place is known), and the
               programs it is held back from (C(held)) by the crash-loop guard.
             - C(switched_off) says why nothing is applied, and is empty otherwise. C(errors) names what is damaged.
+            - C(signature_policy) is what the host does about signatures, C(signer) and C(key) who had signed a patch
+              when it was stored.
           type: dict
           sample:
             switched_off: ""
+            signature_policy: required
             errors: []
             patches:
               fix-greeting:
                 version: "1"
                 enabled: true
+                signer: builder@example.org
+                key: SHA256:dwq6l4D6Ut+rMCtv0Ax5s+1dJ3hOAc+vd7eNhbdHyh4
                 obsolete: false
                 vulnerable_build:
                   - 1234

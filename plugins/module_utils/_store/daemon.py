@@ -221,6 +221,8 @@ class Daemon:
                 guard.MOST_DEATHS,
                 patch_id,
             )
+        for patch_id, error in done.unsigned.items():
+            say(_WARNING, "%s has patch %s all the same: %s. %s", who, patch_id, error["message"], error["remedy"])
         for patch_id, error in done.failed.items():
             say(_ERROR, "%s runs without patch %s: %s. %s", who, patch_id, error["message"], error["remedy"])
 

@@ -1,0 +1,96 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Signed patches over a fleet: a builder signs, hosts trust that builder, and take nothing else. Needs root."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fleet_rollout.greeters import NEW, OLD, Greeters
+from testbed import Fleet
+
+
+def _key(path: Path) -> str:
+    """A key; its public half."""
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "a builder", "-f", path], check=True)
+    return Path(f"{path}.pub").read_text().strip()
+
+
+@pytest.fixture(name="greeters", scope="module")
+def fixture_greeters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Greeters]:
+    """Two hosts with running greeters, and a patch for them that a builder signed."""
+    work = tmp_path_factory.mktemp("trust")
+    with Fleet(hosts=2, name=f"trust-{os.getpid()}") as fleet:
+        made = Greeters(fleet, work)
+        _key(work / "builder")
+        made.build(livepatch_signing_key=str(work / "builder"))
+        for host in made.names:
+            made.start(host)
+        yield made
+
+
+def test_only_what_the_builder_signed_is_rolled_out(greeters: Greeters, tmp_path: Path) -> None:
+    work = greeters.patch.parent
+    signature = Path(f"{greeters.patch}.sig")
+    assert signature.exists()
+    builder = {"principals": ["builder@example.org"], "key": Path(work / "builder.pub").read_text().strip()}
+    greeters.play("prepare", 0, "--check", "--diff", prepare_allowed_signers=[builder])
+    settings = [greeters.fleet.path(host, "/etc/cgl-livepatch") for host in greeters.names]
+    assert not [place for place in settings if (place / "allowed_signers").exists()]
+    greeters.play("prepare", 0, prepare_allowed_signers=[builder])
+    assert "changed=0" in greeters.play("prepare", 0, prepare_allowed_signers=[builder])
+
+    kept = signature.read_bytes()
+    signature.unlink()
+    refused = greeters.play("rollout", 2, livepatch_patch=str(greeters.patch))
+    assert "signature_missing" in refused
+    assert greeters.all_say() == [OLD, OLD]
+
+    stranger = tmp_path / "stranger"
+    _key(stranger)
+    subprocess.run(
+        ["ssh-keygen", "-q", "-Y", "sign", "-n", "livepatch@cgl", "-f", stranger, greeters.patch], check=True
+    )
+    refused = greeters.play("rollout", 2, livepatch_patch=str(greeters.patch))
+    assert "none of this host's allowed signers" in refused.replace("\\'", "'")
+    assert greeters.all_say() == [OLD, OLD]
+
+    signature.write_bytes(kept)
+    said = greeters.play("rollout", 0, "-v", livepatch_patch=str(greeters.patch))
+    assert '"signer": "builder@example.org"' in said
+    assert greeters.all_say() == [NEW, NEW]
+    greeters.play("rollback", 0, livepatch_patch="fix-greeting")
+
+    greeters.play("prepare", 0, prepare_revoked_keys=[builder["key"]])
+    refused = greeters.play("rollout", 2, livepatch_patch=str(greeters.patch))
+    assert "among the revoked keys" in refused
+    greeters.play("prepare", 0, prepare_signature_policy="warn")
+    assert "signature_policy warn" in greeters.play("rollout", 0, livepatch_patch=str(greeters.patch))
+    assert greeters.all_say() == [NEW, NEW]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"prepare_allowed_signers": [{"principals": ["a b"], "key": "ssh-ed25519 AAAA"}]},
+        {"prepare_allowed_signers": [{"principals": ["a"], "key": "ssh-ed25519 AAAA\nb ssh-ed25519 AAAA"}]},
+        {"prepare_allowed_signers": [{"principals": ["a"], "key": "ssh-ed25519 AAAA", "valid_before": "never"}]},
+        {"prepare_allowed_signers": [{"principals": [], "key": "ssh-ed25519 AAAA"}]},
+        {"prepare_revoked_keys": ["cert-authority ssh-ed25519 AAAA"]},
+        {"prepare_revoked_keys": [], "prepare_revoked_keys_file": "krl"},
+        {"prepare_signature_policy": "maybe"},
+    ],
+)
+def test_settings_that_cannot_be_are_refused_before_anything_is_written(
+    greeters: Greeters, wrong: dict[str, object]
+) -> None:
+    settings = greeters.fleet.path(greeters.names[0], "/etc/cgl-livepatch")
+    before = {path.name: path.read_bytes() for path in settings.iterdir()} if settings.exists() else {}
+    greeters.play("prepare", 2, "--limit", greeters.names[0], **wrong)
+    assert before == ({path.name: path.read_bytes() for path in settings.iterdir()} if settings.exists() else {})
