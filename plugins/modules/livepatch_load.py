@@ -228,6 +228,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._engine.operations import load_patch, unload_patch
 from ..module_utils._errors import LivepatchError
+from ..module_utils._module.audit import note_refusal, note_report
 from ..module_utils._module.failure import fail
 from ..module_utils._module.patch_file import PATCH_SPEC, checked_patch, warn_of_signature
 from ..module_utils._module.processes import PROCESSES_SPEC, selection
@@ -253,9 +254,10 @@ def main() -> None:
     require_platform(module)
     meant = selection(module.params["processes"])
     about = {"id": module.params["patch"], "version": "", "build_id": "", "sha256": ""}
+    action = "load" if module.params["state"] == "present" else "unload"
     signature = None
     try:
-        if module.params["state"] == "present":
+        if action == "load":
             sent = checked_patch(module.params, Places().settings)
             signature = sent.verdict.as_dict()
             warn_of_signature(module, sent.verdict)
@@ -271,7 +273,9 @@ def main() -> None:
         else:
             report = unload_patch(check_id(about["id"]), meant, module.params["timeout"], pretend=module.check_mode)
     except LivepatchError as error:
+        note_refusal(module, action, about["id"], error, signature)
         fail(module, error, patch=about, signature=signature)
+    note_report(module, action, about, report, signature)
     finish(module, report, about["id"], module.params["require_target"], patch=about, signature=signature)
 
 

@@ -155,6 +155,7 @@ error:
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._errors import LivepatchError
+from ..module_utils._module.audit import note_refusal, note_stored
 from ..module_utils._module.failure import fail
 from ..module_utils._module.patch_file import PATCH_SPEC, checked_patch, warn_of_signature
 from ..module_utils._module.requirements import require_libraries, require_platform
@@ -178,18 +179,23 @@ def main() -> None:
     require_libraries(module)
     require_platform(module)
     store, patch = Store(Places()), module.params["patch"]
+    action = "store_put" if module.params["state"] == "present" else "store_remove"
+    signature = None
     try:
-        if module.params["state"] == "present":
+        if action == "store_put":
             given = {name: value for name, value in (module.params["processes"] or {}).items() if value}
             sent = checked_patch(module.params, store.places.settings)
+            signature = sent.verdict.as_dict()
             warn_of_signature(module, sent.verdict)
             result = keep(store, sent, given, module.params["enabled"], module.check_mode)
         else:
             result = take_out(store, patch, module.check_mode)
     except LivepatchError as error:
+        note_refusal(module, action, patch, error, signature)
         fail(module, error, patch=patch)
     except OSError as problem:
         module.fail_json(msg="the store cannot be read or written: %s" % problem, patch=patch)
+    note_stored(module, action, result, signature)
     if result["held"]:
         module.warn("The crash-loop guard holds patch %s back from %s." % (result["patch"], ", ".join(result["held"])))
     module.exit_json(**result)

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,6 +75,43 @@ def test_only_what_the_builder_signed_is_rolled_out(greeters: Greeters, tmp_path
     greeters.play("prepare", 0, prepare_signature_policy="warn")
     assert "signature_policy warn" in greeters.play("rollout", 0, livepatch_patch=str(greeters.patch))
     assert greeters.all_say() == [NEW, NEW]
+
+
+def _module(greeters: Greeters, name: str, host: str, **options: Any) -> dict[str, Any]:
+    """The result of one module on one host."""
+    command = ["ansible", host, "-m", f"cgl.livepatch.{name}", "-a", json.dumps(options)]
+    environment = {**greeters.environment(), "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1", "ANSIBLE_STDOUT_CALLBACK": "json"}
+    done = greeters.fleet.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+    result: dict[str, Any] = json.loads(done.stdout)["plays"][0]["tasks"][0]["hosts"][host]
+    return result
+
+
+def test_all_of_it_was_written_down_and_the_chain_holds(greeters: Greeters) -> None:
+    host = greeters.names[0]
+    log = _module(greeters, "livepatch_facts", host, audit=True)["ansible_facts"]["livepatch"]["audit"]
+    assert (log["intact"], log["breaks"]) == (True, [])
+    told = [(one["action"], one["outcome"], one.get("error", {}).get("code")) for one in log["entries"]]
+    assert told[:2] == [("load", "refused", "signature_missing"), ("load", "refused", "signature_invalid")]
+    assert told[2:6] == [(action, "done", None) for action in ("load", "activate", "deactivate", "unload")]
+    assert log["entries"][2]["signature"]["signer"] == "builder@example.org"
+    assert log["entries"][2]["processes"][0]["pid"] == greeters.pid(host)
+
+    path = greeters.fleet.path(host, log["path"])
+    path.write_text(path.read_text().replace('"refused"', '"done"', 1))
+    log = _module(greeters, "livepatch_facts", host, audit=True)["ansible_facts"]["livepatch"]["audit"]
+    assert not log["intact"]
+
+
+def test_a_patch_too_large_to_go_along_brings_its_signature(greeters: Greeters, tmp_path: Path) -> None:
+    host = greeters.names[1]
+    greeters.play("prepare", 0, "--limit", host, prepare_revoked_keys=[], prepare_signature_policy="required")
+    large = tmp_path / "large.lpatch"
+    large.write_bytes(os.urandom(300_000))
+    assert _module(greeters, "livepatch_load", host, patch=str(large))["error"]["code"] == "signature_missing"
+    key = greeters.patch.parent / "builder"
+    subprocess.run(["ssh-keygen", "-q", "-Y", "sign", "-n", "livepatch@cgl", "-f", key, large], check=True)
+    result = _module(greeters, "livepatch_load", host, patch=str(large))
+    assert (result["error"]["code"], result["signature"]["signer"]) == ("patch_corrupt", "builder@example.org")
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,8 @@ class Applied:
     applied: list[str] = field(default_factory=list)
     held: list[str] = field(default_factory=list)
     failed: dict[str, dict[str, str]] = field(default_factory=dict)
-    #: Applied, because the policy is only to warn of a signature that counts for nothing.
-    unsigned: dict[str, dict[str, str]] = field(default_factory=dict)
+    #: What the signatures of those that were tried are worth, see Verdict.as_dict.
+    signatures: dict[str, dict[str, Any]] = field(default_factory=dict)
     stop_us: int = 0
 
     @property
@@ -53,8 +53,7 @@ def apply_to(store: Store, process: Process, wanted: Wanted) -> Applied:
     for entry in entries:
         try:
             patch, verdict = store.patch(entry)
-            if verdict.error:
-                done.unsigned[entry.id] = verdict.error.as_dict()
+            done.signatures[entry.id] = verdict.as_dict()
             report = apply_patch(patch, meant, _LIMITS)
             problem = _error(report)
         except (LivepatchError, OSError) as error:

@@ -22,6 +22,7 @@ from module_utils._module.store import keep
 from module_utils._patch.reader import read_patch
 from module_utils._patch.signature import fingerprint
 from module_utils._process.selection import Selection
+from module_utils._store.audit_log import examine
 
 BUILDER = "builder@example.org"
 
@@ -141,6 +142,12 @@ def test_at_boot_nothing_is_applied_whose_signature_counts_no_more_and_it_is_tol
         assert program.ask() == OLD
         told = json.loads(done.stdout)["processes"][0]
         assert (done.returncode, told["applied"], told["failed"]["fix"]["code"]) == (1, [], code)
+        written = examine(bed.places, 1).entries[0]
+        assert (written["program"], written["outcome"], written["error"]["code"]) == (
+            "livepatch-store",
+            "refused",
+            code,
+        )
         with bed.service():
             until(lambda: "runs without patch fix" in bed.told())
             assert program.ask() == OLD
@@ -152,6 +159,9 @@ def test_a_signed_patch_is_there_before_the_programs_own_code(bed: SignedBed) ->
     bed.store_it()
     with bed.service(), Started(bed.places.launcher, str(bed.program)) as started:
         assert started.begun()[1:] == (NEW, NEW)
+        until(lambda: examine(bed.places).count)
+        written = examine(bed.places, 1).entries[0]
+        assert (written["program"], written["outcome"], written["signature"]["signer"]) == ("service", "done", BUILDER)
 
 
 def test_policy_warn_applies_and_tells(bed: SignedBed) -> None:
