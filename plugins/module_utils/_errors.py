@@ -52,14 +52,19 @@ REMEDIES: dict[str, str] = {
     "drift_found": "Run 'livepatch-store apply' on the host, or take out of the store, or out of the processes, what "
     "is not wanted.",
     # signatures
-    "signature_missing": "Sign the patch file where it is built.",
+    "signature_missing": "Sign the patch file where it is built (livepatch_build with 'signing_key'), and keep "
+    "NAME.lpatch.sig beside it.",
     "signature_invalid": "Get the patch file from its builder again, or install the builder's key.",
+    "trust_unsafe": "Let root own the file, and only root write it (role cgl.livepatch.prepare does); find out who "
+    "wrote there meanwhile.",
     # building
     "diff_failed": "Make the diff against this very source tree, or set 'strip' to the number of leading "
     "path parts to drop.",
     "build_failed": "Make the build command work by itself in a copy of the source tree; its last lines are shown.",
     "artifact_missing": "Give 'artifact' as the path, relative to the tree, of the file that the build command makes.",
     "cache_unusable": "Free some space there, or set CGL_LIVEPATCH_CACHE to a folder that can be written.",
+    "signing_failed": "Give 'signing_key' as a private key without a passphrase that the task's user may read, or as a "
+    "public key whose private half that user's ssh-agent has.",
     # building: refusals
     "not_in_object": "Nothing needs patching here: this object was not built from the code the diff changes.",
     "nothing_changed": "Nothing needs patching here: the diff makes no difference in this object.",

@@ -156,6 +156,7 @@ from ..module_utils._engine.activate import Limits
 from ..module_utils._engine.facts import gather_about
 from ..module_utils._engine.operations import activate_patch, deactivate_patch
 from ..module_utils._errors import LivepatchError
+from ..module_utils._module.audit import note_refusal, note_report
 from ..module_utils._module.failure import fail
 from ..module_utils._module.processes import PROCESSES_SPEC, selection
 from ..module_utils._module.requirements import require_libraries, require_platform
@@ -181,9 +182,14 @@ def main() -> None:
     require_platform(module)
     params = module.params
     limits = Limits(params["max_stop_ms"] / 1e3, params["timeout"], params["consistency"] or "")
-    change = activate_patch if params["state"] == "active" else deactivate_patch
+    change, action = (activate_patch, "activate") if params["state"] == "active" else (deactivate_patch, "deactivate")
     try:
         report = change(check_id(params["patch"]), selection(params["processes"]), limits, pretend=module.check_mode)
+    except LivepatchError as error:
+        note_refusal(module, action, params["patch"], error)
+        fail(module, error, patch=params["patch"])
+    note_report(module, action, {"id": params["patch"]}, report)
+    try:
         facts = {"ansible_facts": {"livepatch": gather_about(params["patch"])}} if params["facts"] else {}
     except LivepatchError as error:
         fail(module, error, patch=params["patch"])

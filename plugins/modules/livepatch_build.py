@@ -156,6 +156,14 @@ options:
       - entry
       - atomic
       - quiescent
+  signing_key:
+    description:
+      - Sign the patch with this SSH key, on the build host, and write the signature beside it (C(NAME.lpatch.sig)).
+        Hosts that know the key take the patch; see the guide on trust.
+      - The path of a private key without a passphrase that the task's user may read, or of a public key whose private
+        half that user's C(ssh-agent) has (E(SSH_AUTH_SOCK) in the environment of the task).
+      - A signature that is there, by this key and of this very file, is kept.
+    type: path
   dest:
     description:
       - The patch file to write, or a directory in which C(NAME.lpatch) is written. With O(artifacts), a directory.
@@ -167,6 +175,7 @@ requirements:
   - diffutils
   - patch
   - the compiler that built the deployed object
+  - ssh-keygen of OpenSSH 8.2 or newer, with O(signing_key)
 seealso:
   - module: cgl.livepatch.livepatch_load
   - module: cgl.livepatch.livepatch_activate
@@ -226,6 +235,19 @@ EXAMPLES = r"""
         replaces: [fix-2-libhello.so.1]
     dest: /var/patches/
 
+- name: Build a patch and sign it with a key that the agent of this user has
+  cgl.livepatch.livepatch_build:
+    name: fix-greeting
+    source: /usr/src/greeter
+    diff:
+      - /usr/src/fix-greeting.diff
+    build_command: make
+    artifact: greeter
+    signing_key: /home/builder/.ssh/id_livepatch.pub
+    dest: /var/tmp/fix-greeting.lpatch
+  environment:
+    SSH_AUTH_SOCK: /run/user/1000/ssh-agent
+
 - name: See what a patch would hold, without writing it
   cgl.livepatch.livepatch_build:
     name: fix-greeting
@@ -253,6 +275,18 @@ patch:
       description: Digest of the patch file.
       type: str
       sample: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+    signature:
+      description: The signature, none without O(signing_key).
+      type: dict
+      contains:
+        path:
+          description: Its file.
+          type: str
+          sample: /var/tmp/fix-greeting.lpatch.sig
+        key:
+          description: Fingerprint of the key.
+          type: str
+          sample: SHA256:dwq6l4D6Ut+rMCtv0Ax5s+1dJ3hOAc+vd7eNhbdHyh4
     id:
       description: Id of the patch.
       type: str
@@ -437,12 +471,13 @@ import os
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 from ..module_utils._build.build import build
-from ..module_utils._build.request import BuildRefused, BuildRequest, Listing
+from ..module_utils._build.request import BuildRefused, BuildRequest, BuildResult, Listing
 from ..module_utils._build.several import build_several, patch_name
 from ..module_utils._errors import LivepatchError
 from ..module_utils._module.failure import fail
 from ..module_utils._module.requirements import ELFTOOLS_ERROR, require_platform
 from ..module_utils._patch.manifest import check_id
+from ..module_utils._patch.signature import MOST_BYTES, SUFFIX, fingerprint, sign, signed_by
 
 _SAME = ("source", "build_command", "version", "description", "configure_command", "strip")
 _LISTS = ("cves", "data_changes")
@@ -479,6 +514,7 @@ def main() -> None:
             },
             "data_changes": {"type": "list", "elements": "str", "default": []},
             "consistency": {"type": "str", "choices": ["entry", "atomic", "quiescent"]},
+            "signing_key": {"type": "path", "no_log": False},
             "dest": {"type": "path", "required": True},
         },
         mutually_exclusive=[("diff", "new_source"), ("artifact", "artifacts"), ("target", "artifacts")],
@@ -502,17 +538,24 @@ def main() -> None:
         fail(module, error, refusals=[refusal.as_dict() for refusal in error.refusals])
     except LivepatchError as error:
         fail(module, error)
+    places = [_place(module, result) for result in results]
+    try:
+        signatures = [_signature(module, result.content, dest) for result, dest in zip(results, places)]
+    except LivepatchError as error:
+        fail(module, error)
     changed, patches, diff = False, [], []
-    for result in results:
+    for result, dest, signed in zip(results, places, signatures):
         name = result.patch.manifest.id
         for warning in result.warnings:
             module.warn("%s: %s" % (name, warning))
-        dest = module.params["dest"]
-        if os.path.isdir(dest):
-            dest = os.path.join(dest, name + ".lpatch")
         written = _write(module, dest, result.content)
+        if signed:
+            changed = _write(module, dest + SUFFIX, signed[0]) or changed
+        elif written and os.path.exists(dest + SUFFIX):
+            module.warn("%s: %s%s is no signature of the patch as it is now." % (name, dest, SUFFIX))
         changed = changed or written
-        patches.append(dict(result.summary, path=dest))
+        told = {"path": dest + SUFFIX, "key": signed[1]} if signed else None
+        patches.append(dict(result.summary, path=dest, signature=told))
         diff += [_shown(listing) for listing in result.listings if written]
     answer = {"changed": changed, "patches": patches}
     if several:
@@ -522,6 +565,26 @@ def main() -> None:
     if module._diff and diff:
         answer["diff"] = diff
     module.exit_json(**answer)
+
+
+def _place(module: AnsibleModule, result: BuildResult) -> str:
+    """The file of one patch."""
+    dest: str = module.params["dest"]
+    return os.path.join(dest, result.patch.manifest.id + ".lpatch") if os.path.isdir(dest) else dest
+
+
+def _signature(module: AnsibleModule, content: bytes, dest: str) -> tuple[bytes, str] | None:
+    """The signature of a patch and the fingerprint of its key; the one that is there, where that is as good."""
+    key = module.params["signing_key"]
+    if not key:
+        return None
+    wanted = fingerprint(key)
+    try:
+        with open(dest + SUFFIX, "rb") as stream:
+            there = stream.read(MOST_BYTES)
+    except OSError:
+        there = b""
+    return (there, wanted) if there and signed_by(content, there) == wanted else sign(content, key)
 
 
 def _shown(listing: Listing) -> dict[str, str]:
@@ -577,14 +640,14 @@ def _requests(module: AnsibleModule) -> list[BuildRequest]:
 
 
 def _write(module: AnsibleModule, dest: str, content: bytes) -> bool:
-    """Put the patch file in place, whole or not at all; whether anything changed, or would in check mode."""
+    """Put a file in place, whole or not at all; whether anything changed, or would in check mode."""
     try:
         with open(dest, "rb") as stream:
             changed = stream.read() != content
     except OSError:
         changed = True
     if changed and not module.check_mode:
-        fresh = os.path.join(module.tmpdir, "new.lpatch")
+        fresh = os.path.join(module.tmpdir, "new")
         with open(fresh, "wb") as stream:
             stream.write(content)
         module.atomic_move(fresh, dest)

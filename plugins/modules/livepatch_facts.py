@@ -79,6 +79,24 @@ options:
       - disk_newer
       - deleted
     default: []
+  audit:
+    description:
+      - Read the log of what was done on this host, too, and follow its chain. Adds C(audit).
+      - The log is V(/var/lib/cgl-livepatch/audit.log), which role P(cgl.livepatch.prepare#role) makes room for. Needs
+        root.
+    type: bool
+    default: false
+  audit_entries:
+    description: How many of the last entries of the log to return.
+    type: int
+    default: 20
+  audit_head:
+    description:
+      - The digest of an entry that must be in the log, as C(audit.head) or the journal (C(LIVEPATCH_LOG_DIGEST)) had it
+        at some time. Where it is not, the end of the log was cut off, or all of it was written anew; C(audit.intact) is
+        false.
+    type: str
+    default: ""
 requirements:
   - python-ptrace
   - pyelftools
@@ -103,6 +121,16 @@ EXAMPLES = r"""
     that:
       - ansible_facts.livepatch.missing | length == 0
       - ansible_facts.livepatch.patches['fix-greeting'].verified
+
+- name: Read what was done here
+  cgl.livepatch.livepatch_facts:
+    audit: true
+    audit_head: "{{ livepatch_audit_heads[inventory_hostname] | default('') }}"
+
+- name: Fail when the log was tampered with
+  ansible.builtin.assert:
+    that: ansible_facts.livepatch.audit.intact
+    fail_msg: "{{ ansible_facts.livepatch.audit }}"
 
 - name: Fail where a process lacks what the host should have
   cgl.livepatch.livepatch_facts:
@@ -210,14 +238,19 @@ ansible_facts:
               whether it is C(obsolete) (no process and no disk has that build, as far as its place is known), and the
               programs it is held back from (C(held)) by the crash-loop guard.
             - C(switched_off) says why nothing is applied, and is empty otherwise. C(errors) names what is damaged.
+            - C(signature_policy) is what the host does about signatures, C(signer) and C(key) who had signed a patch
+              when it was stored.
           type: dict
           sample:
             switched_off: ""
+            signature_policy: required
             errors: []
             patches:
               fix-greeting:
                 version: "1"
                 enabled: true
+                signer: builder@example.org
+                key: SHA256:dwq6l4D6Ut+rMCtv0Ax5s+1dJ3hOAc+vd7eNhbdHyh4
                 obsolete: false
                 vulnerable_build:
                   - 1234
@@ -234,6 +267,51 @@ ansible_facts:
               patch: fix-greeting
               state: absent
               detail: ""
+        audit:
+          description:
+            - With O(audit=true), the log of what was done. C(exists) is false where there is none, as on a host that
+              role P(cgl.livepatch.prepare#role) did not make ready.
+            - C(intact) says that there is a log, that no line was changed, taken out or put in since it was written,
+              and that the one that O(audit_head) asks for is in it. C(breaks) says where the chain is broken; C(torn)
+              counts lines that were cut off when the machine ended at that moment.
+            - C(head) is the digest of the last line. Keep it elsewhere, to notice when lines are missing at the end.
+          type: dict
+          sample:
+            path: /var/lib/cgl-livepatch/audit.log
+            exists: true
+            intact: true
+            count: 1
+            torn: 0
+            breaks: []
+            head: 2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae
+            head_found: true
+            entries:
+              - seq: 1
+                previous: "0000000000000000000000000000000000000000000000000000000000000000"
+                at: "2026-11-22T12:00:00Z"
+                action: load
+                outcome: done
+                program: livepatch_load
+                patch: fix-greeting
+                version: "1"
+                sha256: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+                count: 1
+                processes:
+                  - pid: 1234
+                    exe: /usr/sbin/greeter
+                    before: absent
+                    state: loaded
+                    code: ""
+                signature:
+                  policy: required
+                  verified: true
+                  signer: builder@example.org
+                  key: SHA256:dwq6l4D6Ut+rMCtv0Ax5s+1dJ3hOAc+vd7eNhbdHyh4
+                who:
+                  uid: 0
+                  login_uid: 1000
+                  sudo_user: admin
+                  pid: 4321
         summary:
           description: Counts. C(unreadable) processes could not be looked at.
           type: dict
@@ -260,6 +338,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ..module_utils._engine.facts import gather
 from ..module_utils._engine.narrow_facts import narrow
 from ..module_utils._errors import LivepatchError
+from ..module_utils._module.audit import log_facts
 from ..module_utils._module.failure import fail
 from ..module_utils._module.requirements import require_libraries, require_platform
 from ..module_utils._module.results import warn_of_unreadable
@@ -276,6 +355,9 @@ def main() -> None:
             "scan": {"type": "str", "choices": ["patched", "affected", "all"], "default": "affected"},
             "desired": {"type": "bool", "default": False},
             "objects": {"type": "list", "elements": "str"},
+            "audit": {"type": "bool", "default": False},
+            "audit_entries": {"type": "int", "default": 20},
+            "audit_head": {"type": "str", "default": ""},
             "fail_on": {"type": "list", "elements": "str", "choices": list(KINDS), "default": []},
         },
         supports_check_mode=True,
@@ -290,8 +372,12 @@ def main() -> None:
             add_drift(facts, Store(Places()), wanted)
         if module.params["objects"] is not None:
             narrow(facts, module.params["objects"])
+        if module.params["audit"]:
+            facts["audit"] = log_facts(Places(), module.params["audit_entries"], module.params["audit_head"])
     except LivepatchError as error:
         fail(module, error)
+    except OSError as problem:
+        module.fail_json(msg="the log of this host cannot be read: %s" % problem)
     warn_of_unreadable(module, facts["summary"]["unreadable"])
     kinds = module.params["fail_on"]
     if kinds and not desired:

@@ -33,6 +33,8 @@ options:
     description:
       - With O(state=present), the patch file. A file on the controller is looked up and sent as
         M(ansible.builtin.copy) does.
+      - Its signature is looked for beside it (C(NAME.lpatch.sig)), sent along, and checked on the host before a byte of
+        the patch is used, by what role P(cgl.livepatch.prepare#role) has put there (C(/etc/cgl-livepatch)).
       - With O(state=absent), the id of the patch.
     type: str
     required: true
@@ -87,6 +89,20 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+signature:
+  description:
+    - What the signature of the patch file is worth on this host, none when unloading.
+    - C(policy) is the host's, V(required), V(warn) or V(off); with V(off) nothing is checked. C(signer) is a principal
+      of the host's allowed signers, C(key) the fingerprint of the key. C(error) says why it counts for nothing, with
+      policy V(warn).
+  returned: always
+  type: dict
+  sample:
+    policy: required
+    verified: true
+    signer: builder@example.org
+    key: SHA256:dwq6l4D6Ut+rMCtv0Ax5s+1dJ3hOAc+vd7eNhbdHyh4
+    error: null
 patch:
   description: The patch that was meant.
   returned: always
@@ -212,13 +228,15 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._engine.operations import load_patch, unload_patch
 from ..module_utils._errors import LivepatchError
+from ..module_utils._module.audit import note_refusal, note_report
 from ..module_utils._module.failure import fail
-from ..module_utils._module.patch_file import PATCH_SPEC, patch_bytes
+from ..module_utils._module.patch_file import PATCH_SPEC, checked_patch, warn_of_signature
 from ..module_utils._module.processes import PROCESSES_SPEC, selection
 from ..module_utils._module.requirements import require_libraries, require_platform
 from ..module_utils._module.results import finish
 from ..module_utils._patch.manifest import check_id
 from ..module_utils._patch.reader import read_patch
+from ..module_utils._store.places import Places
 
 
 def main() -> None:
@@ -236,9 +254,14 @@ def main() -> None:
     require_platform(module)
     meant = selection(module.params["processes"])
     about = {"id": module.params["patch"], "version": "", "build_id": "", "sha256": ""}
+    action = "load" if module.params["state"] == "present" else "unload"
+    signature = None
     try:
-        if module.params["state"] == "present":
-            patch = read_patch(patch_bytes(module.params))
+        if action == "load":
+            sent = checked_patch(module.params, Places().settings)
+            signature = sent.verdict.as_dict()
+            warn_of_signature(module, sent.verdict)
+            patch = read_patch(sent.content)
             manifest = patch.manifest
             about = {
                 "id": manifest.id,
@@ -250,8 +273,10 @@ def main() -> None:
         else:
             report = unload_patch(check_id(about["id"]), meant, module.params["timeout"], pretend=module.check_mode)
     except LivepatchError as error:
-        fail(module, error, patch=about)
-    finish(module, report, about["id"], module.params["require_target"], patch=about)
+        note_refusal(module, action, about["id"], error, signature)
+        fail(module, error, patch=about, signature=signature)
+    note_report(module, action, about, report, signature)
+    finish(module, report, about["id"], module.params["require_target"], patch=about, signature=signature)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,8 @@ options:
     description:
       - With O(state=present), the patch file. A file on the controller is looked up and sent as
         M(ansible.builtin.copy) does.
+      - Its signature is looked for beside it (C(NAME.lpatch.sig)), sent along, and checked on the host before a byte of
+        the patch is used. The store keeps it, and checks it again each time before it gives a process the patch.
       - With O(state=absent), the id of the patch.
     type: str
     required: true
@@ -116,6 +118,8 @@ desired:
     cves:
       - CVE-2026-0001
     enabled: true
+    signer: builder@example.org
+    key: SHA256:dwq6l4D6Ut+rMCtv0Ax5s+1dJ3hOAc+vd7eNhbdHyh4
     stored_at: 1795320000
     paths:
       - /usr/sbin/greeter
@@ -123,6 +127,16 @@ desired:
       unit: greeter
     requires: []
     replaces: []
+signature:
+  description: What its signature is worth on this host, as M(cgl.livepatch.livepatch_load) returns it.
+  returned: success
+  type: dict
+  sample:
+    policy: required
+    verified: true
+    signer: builder@example.org
+    key: SHA256:dwq6l4D6Ut+rMCtv0Ax5s+1dJ3hOAc+vd7eNhbdHyh4
+    error: null
 held:
   description: The programs that the crash-loop guard holds it back from, with their deaths.
   returned: success
@@ -141,8 +155,9 @@ error:
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._errors import LivepatchError
+from ..module_utils._module.audit import note_refusal, note_stored
 from ..module_utils._module.failure import fail
-from ..module_utils._module.patch_file import PATCH_SPEC, patch_bytes
+from ..module_utils._module.patch_file import PATCH_SPEC, checked_patch, warn_of_signature
 from ..module_utils._module.requirements import require_libraries, require_platform
 from ..module_utils._module.store import keep, take_out
 from ..module_utils._store.desired import NARROWING
@@ -164,16 +179,23 @@ def main() -> None:
     require_libraries(module)
     require_platform(module)
     store, patch = Store(Places()), module.params["patch"]
+    action = "store_put" if module.params["state"] == "present" else "store_remove"
+    signature = None
     try:
-        if module.params["state"] == "present":
+        if action == "store_put":
             given = {name: value for name, value in (module.params["processes"] or {}).items() if value}
-            result = keep(store, patch_bytes(module.params), given, module.params["enabled"], module.check_mode)
+            sent = checked_patch(module.params, store.places.settings)
+            signature = sent.verdict.as_dict()
+            warn_of_signature(module, sent.verdict)
+            result = keep(store, sent, given, module.params["enabled"], module.check_mode)
         else:
             result = take_out(store, patch, module.check_mode)
     except LivepatchError as error:
+        note_refusal(module, action, patch, error, signature)
         fail(module, error, patch=patch)
     except OSError as problem:
         module.fail_json(msg="the store cannot be read or written: %s" % problem, patch=patch)
+    note_stored(module, action, result, signature)
     if result["held"]:
         module.warn("The crash-loop guard holds patch %s back from %s." % (result["patch"], ", ".join(result["held"])))
     module.exit_json(**result)

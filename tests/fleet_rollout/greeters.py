@@ -30,8 +30,8 @@ class Greeters:
         self._work = work
         self._pids: dict[str, int] = {}
 
-    def build(self) -> None:
-        """Compile the greeter for the hosts, stripped, and build its patch, as users do."""
+    def build(self, **more: Any) -> None:
+        """Compile the greeter for the hosts, stripped, and build its patch, as users do; `more` variables for that."""
         shutil.copytree(GREETER / "greeter", self._work / "deployed")
         subprocess.run(["make", "-s", "-C", self._work / "deployed", "greeter"], check=True)
         subprocess.run(["strip", self._work / "deployed" / "greeter"], check=True)
@@ -45,6 +45,7 @@ class Greeters:
             "livepatch_target": str(self._work / "deployed" / "greeter"),
             "livepatch_build_dest": str(self._work / "built.lpatch"),
             "livepatch_dest": str(self.patch),
+            **more,
         }
         self.play("build", 0, "--connection", "local", "--inventory", "localhost,", **variables)
 

@@ -17,28 +17,32 @@ from .._store import guard
 from .._store.desired import Desired, desired_of
 from .._store.status import about
 from .._store.store import Store
+from .patch_file import SentPatch
 
 
-def keep(store: Store, raw: bytes, processes: dict[str, str], enabled: bool | None, pretend: bool) -> dict[str, Any]:
-    """Desire the patch in these bytes of a file; the result of the task. Raises LivepatchError, OSError."""
-    patch = read_patch(raw)
+def keep(
+    store: Store, sent: SentPatch, processes: dict[str, str], enabled: bool | None, pretend: bool
+) -> dict[str, Any]:
+    """Desire the patch in a file; the result of the task. Raises LivepatchError, OSError."""
+    patch = read_patch(sent.content)
     before = _whole_entry(store, patch.manifest.id)
     is_enabled = enabled if enabled is not None else before is None or before.enabled
     seen = _places_of(patch.manifest.object.build_id)
-    wanted = desired_of(patch, processes, is_enabled, seen, int(time.time()))
+    wanted = desired_of(patch, processes, is_enabled, seen, int(time.time()), sent.verdict.signer)
     if before is not None and before.build_id == wanted.build_id:
         wanted = replace(wanted, paths=tuple(dict.fromkeys([*before.paths, *wanted.paths])))
     if before is not None and replace(wanted, stored_at=0, paths=()) == replace(before, stored_at=0, paths=()):
         wanted = before
-    changed = wanted != before or _is_damaged(store, before)
+    changed = wanted != before or not store.holds(wanted, sent.content, sent.signature)
     held = _held(store, wanted.id)
     lifts = bool(enabled and held)
     if not pretend:
         if changed:
-            store.put(wanted, raw)
+            store.put(wanted, sent.content, sent.signature)
         if lifts:
             guard.lift(store, wanted.id)
-    return _result(wanted.id, changed or lifts, before, wanted, {} if lifts else held)
+    result = _result(wanted.id, changed or lifts, before, wanted, {} if lifts else held)
+    return dict(result, signature=sent.verdict.as_dict())
 
 
 def take_out(store: Store, patch_id: str, pretend: bool) -> dict[str, Any]:
@@ -48,7 +52,7 @@ def take_out(store: Store, patch_id: str, pretend: bool) -> dict[str, Any]:
     if not pretend:
         store.remove(patch_id)
         guard.lift(store, patch_id)
-    return _result(patch_id, changed, before, None, {})
+    return dict(_result(patch_id, changed, before, None, {}), signature=None)
 
 
 def _whole_entry(store: Store, patch_id: str) -> Desired | None:
@@ -57,13 +61,6 @@ def _whole_entry(store: Store, patch_id: str) -> Desired | None:
         return store.entry(patch_id)
     except LivepatchError:
         return None
-
-
-def _is_damaged(store: Store, entry: Desired | None) -> bool:
-    try:
-        return entry is not None and store.patch(entry).sha256 != entry.sha256
-    except LivepatchError:
-        return True
 
 
 def _held(store: Store, patch_id: str) -> dict[str, Any]:

@@ -30,6 +30,8 @@ class Applied:
     applied: list[str] = field(default_factory=list)
     held: list[str] = field(default_factory=list)
     failed: dict[str, dict[str, str]] = field(default_factory=dict)
+    #: What the signatures of those that were tried are worth, see Verdict.as_dict.
+    signatures: dict[str, dict[str, Any]] = field(default_factory=dict)
     stop_us: int = 0
 
     @property
@@ -50,7 +52,9 @@ def apply_to(store: Store, process: Process, wanted: Wanted) -> Applied:
     meant = Selection(pids=(process.pid,))
     for entry in entries:
         try:
-            report = apply_patch(store.patch(entry), meant, _LIMITS)
+            patch, verdict = store.patch(entry)
+            done.signatures[entry.id] = verdict.as_dict()
+            report = apply_patch(patch, meant, _LIMITS)
             problem = _error(report)
         except (LivepatchError, OSError) as error:
             problem, report = _as_dict(error), Report()

@@ -19,6 +19,7 @@ from dataclasses import asdict
 from .._errors import LivepatchError
 from . import guard
 from .apply import apply_to_all
+from .audit import DONE, Deed, record, record_applied
 from .daemon import Daemon
 from .kill_switch import switched_off
 from .places import Places
@@ -26,11 +27,13 @@ from .status import status
 from .store import Store
 from .wanted import Wishes
 
+_NAME = "livepatch-store"
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Carry out one action; the exit status."""
     parser = argparse.ArgumentParser(
-        prog="livepatch-store", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=_NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("action", choices=["status", "apply", "release", "daemon"])
     parser.add_argument("patch", nargs="?", default="", help="id of a patch, for release")
@@ -51,6 +54,8 @@ def _act(given: argparse.Namespace, store: Store) -> int:
     if given.action == "release":
         if not guard.lift(store, given.patch):
             sys.stderr.write("patch %s was not held back\n" % given.patch)
+        else:
+            _complain(record(store.places, Deed("release", DONE, _NAME, given.patch)))
         return 0
     if given.action == "status":
         _print(status(store))
@@ -61,8 +66,14 @@ def _act(given: argparse.Namespace, store: Store) -> int:
         return 1
     entries, errors = store.entries()
     done = apply_to_all(store, Wishes(store, entries))
+    _complain(*record_applied(store.places, done, _NAME))
     _print({"processes": [asdict(one) for one in done], "errors": [error.as_dict() for error in errors]})
     return 1 if errors or any(one.failed or one.held for one in done) else 0
+
+
+def _complain(*problems: str) -> None:
+    for problem in problems:
+        sys.stderr.write(problem + "\n" if problem else "")
 
 
 def _print(value: object) -> None:

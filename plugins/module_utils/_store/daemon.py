@@ -22,6 +22,7 @@ from .._process.events import EXEC, EXIT, FORK, EventsLost, ProcessEvents
 from .._process.process import Process
 from . import guard
 from .apply import Applied, apply_to, apply_to_all
+from .audit import record_applied
 from .exits import Exits
 from .jobs import Job, Jobs, Result
 from .kill_switch import switched_off
@@ -130,7 +131,9 @@ class Daemon:
         wishes = self._current()
         this = (os.getpid(),)
         if wishes:
-            self._jobs.add(Job(0, False, lambda: apply_to_all(self._store, wishes, this), lambda: None))
+            self._jobs.add(
+                Job(0, False, lambda: _noted(self._store, apply_to_all(self._store, wishes, this)), lambda: None)
+            )
 
     def _read_events(self) -> None:
         try:
@@ -187,7 +190,7 @@ class Daemon:
             except BaseException as error:
                 refuse(connection, str(error))
                 raise
-            return [done] if done else []
+            return _noted(self._store, [done] if done else [])
 
         if not self._events:
             self._exits.expect(pid)
@@ -226,6 +229,9 @@ class Daemon:
                 guard.MOST_DEATHS,
                 patch_id,
             )
+        unsigned = {name: done.signatures[name]["error"] for name in done.applied if done.signatures[name]["error"]}
+        for patch_id, error in unsigned.items():
+            say(_WARNING, "%s has patch %s all the same: %s. %s", who, patch_id, error["message"], error["remedy"])
         for patch_id, error in done.failed.items():
             say(_ERROR, "%s runs without patch %s: %s. %s", who, patch_id, error["message"], error["remedy"])
 
@@ -268,7 +274,14 @@ def say(level: int, text: str, *values: object) -> None:
 
 def _applied(store: Store, wishes: Wishes, pid: int) -> list[Applied]:
     with Process(pid) as process:
-        return [done for done in [apply_to(store, process, wishes.of(process))] if not done.empty]
+        return _noted(store, [done for done in [apply_to(store, process, wishes.of(process))] if not done.empty])
+
+
+def _noted(store: Store, done: list[Applied]) -> list[Applied]:
+    """The same, written down. The processes run by now, so a slow disk keeps none of them waiting."""
+    for problem in record_applied(store.places, done, "service"):
+        say(_ERROR, "%s", problem)
+    return done
 
 
 def _about(job: Job) -> str:

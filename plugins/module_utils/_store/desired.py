@@ -13,6 +13,7 @@ from typing import Any
 from .._errors import LivepatchError
 from .._patch.content import Patch
 from .._patch.manifest import ID_PATTERN
+from .._patch.signature import Signer
 from .._process.selection import Selection
 
 FORMAT = 1
@@ -27,7 +28,8 @@ class Desired:
     """One patch that a host should have.
 
     `object`: the name of what it is for, for people; `paths`: where that was seen on this host; `processes`: what
-    narrows the processes, as in Selection; `stored_at`: seconds since 1970.
+    narrows the processes, as in Selection; `stored_at`: seconds since 1970; `signer`, `key`: who had signed it
+    when it was stored, empty where nobody asked.
     """
 
     id: str
@@ -42,6 +44,8 @@ class Desired:
     replaces: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
     processes: dict[str, str] = field(default_factory=dict)
+    signer: str = ""
+    key: str = ""
 
     @property
     def file_name(self) -> str:
@@ -68,7 +72,14 @@ def selection_of(processes: dict[str, str]) -> Selection:
     )
 
 
-def desired_of(patch: Patch, processes: dict[str, str], enabled: bool, paths: tuple[str, ...], now: int) -> Desired:
+def desired_of(
+    patch: Patch,
+    processes: dict[str, str],
+    enabled: bool,
+    paths: tuple[str, ...],
+    now: int,
+    signer: Signer | None = None,
+) -> Desired:
     """What is desired when a patch is put into the store."""
     manifest = patch.manifest
     return Desired(
@@ -84,6 +95,8 @@ def desired_of(patch: Patch, processes: dict[str, str], enabled: bool, paths: tu
         replaces=manifest.replaces,
         paths=paths,
         processes=processes,
+        signer=signer.principal if signer else "",
+        key=signer.key if signer else "",
     )
 
 

@@ -20,6 +20,16 @@ class Places:
         return self.root + "/var/lib/cgl-livepatch"
 
     @property
+    def audit_log(self) -> str:
+        """What was done on this host, see audit_log.py."""
+        return self.store + "/audit.log"
+
+    @property
+    def journal(self) -> str:
+        """Where the journal takes messages with fields."""
+        return self.root + "/run/systemd/journal/socket"
+
+    @property
     def settings(self) -> str:
         """What an administrator sets."""
         return self.root + "/etc/cgl-livepatch"

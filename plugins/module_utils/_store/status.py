@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from .._errors import LivepatchError
+from .._patch.trust import read_trust
 from .desired import Desired
 from .guard import held_programs
 from .kill_switch import switched_off
@@ -15,7 +16,7 @@ from .store import Store
 
 
 def status(store: Store) -> dict[str, Any]:
-    """{"switched_off": why, "patches": {id: {...}}, "errors": [{code, message, remedy}]}."""
+    """{"switched_off": why, "signature_policy": word, "patches": {id: {...}}, "errors": [{code, message, remedy}]}."""
     errors: list[LivepatchError] = []
     try:
         entries, damaged = store.entries()
@@ -30,8 +31,14 @@ def status(store: Store) -> dict[str, Any]:
             patches[entry.id]["held"] = held_programs(store, entry.id)
         except LivepatchError as error:
             errors.append(error)
+    policy = ""
+    try:
+        policy = read_trust(store.places.settings).policy
+    except LivepatchError as error:
+        errors.append(error)
     return {
         "switched_off": switched_off(store.places),
+        "signature_policy": policy,
         "patches": patches,
         "errors": [error.as_dict() for error in errors],
     }
@@ -46,6 +53,8 @@ def about(entry: Desired) -> dict[str, Any]:
         "object": entry.object,
         "cves": list(entry.cves),
         "enabled": entry.enabled,
+        "signer": entry.signer,
+        "key": entry.key,
         "stored_at": entry.stored_at,
         "paths": list(entry.paths),
         "processes": dict(entry.processes),

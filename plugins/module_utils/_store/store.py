@@ -4,7 +4,8 @@
 """The store: a folder with the patches of a host, and what is desired of each beside them.
 
     desired/ID.json              what is desired, for people to read (see desired.py)
-    patches/ID.DIGEST.lpatch     the patch file; a signature may lie beside it
+    patches/ID.DIGEST.lpatch     the patch file
+    patches/ID.DIGEST.lpatch.sig its signature, where it has one; checked whenever the patch is to be used
     held/ID.json                 what the crash-loop guard knows of a patch (see guard.py)
 
 A patch file is there before what names it, and is named by its digest: whenever we are killed, the old or the new one
@@ -13,6 +14,7 @@ is whole.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from dataclasses import replace
@@ -21,12 +23,15 @@ from .._errors import LivepatchError
 from .._patch.content import Patch
 from .._patch.manifest import check_id
 from .._patch.reader import MOST_FILE_BYTES, read_patch
+from .._patch.signature import MOST_BYTES as MOST_SIGNATURE
+from .._patch.signature import SUFFIX
+from .._patch.trust import OFF, Verdict, read_trust
 from .desired import MOST_BYTES, Desired, corrupt, parse_desired
 from .files import check_folder, make_folder, read_file, remove_file, write_file
 from .places import Places
 
 _MOST_ENTRIES = 4096
-_PATCH_NAME = re.compile(r"(.+)\.[0-9a-f]{16}\.lpatch\Z")
+_PATCH_NAME = re.compile(r"((.+)\.[0-9a-f]{16}\.lpatch)(?:\.sig)?\Z")
 
 
 class Store:
@@ -74,30 +79,60 @@ class Store:
             raise corrupt(path, "it speaks of patch %s" % found.id)
         return found
 
-    def patch(self, entry: Desired) -> Patch:
-        """The patch of an entry. Raises LivepatchError store_corrupt where it is not the one that was stored."""
+    def patch(self, entry: Desired) -> tuple[Patch, Verdict]:
+        """The patch of an entry, and what its signature is worth now.
+
+        Raises LivepatchError store_corrupt where it is not the one that was stored; signature_missing,
+        signature_invalid, trust_unsafe. Nothing is parsed before the signature is checked.
+        """
+        path, trust = self.patch_path(entry), read_trust(self.places.settings)
+        raw = self._read(path, MOST_FILE_BYTES)
+        if raw is None:
+            raise corrupt(path, "it is not there")
+        if hashlib.sha256(raw).hexdigest() != entry.sha256:
+            raise corrupt(path, "it is not the patch that was put there")
+        signature = self._read(path + SUFFIX, MOST_SIGNATURE) if trust.policy != OFF else None
+        try:
+            verdict = trust.check(raw, signature, entry.signer)
+        except LivepatchError as error:
+            raise LivepatchError(error.code, "%s: %s" % (path, error.message), error.remedy) from None
+        try:
+            patch = read_patch(raw)
+        except LivepatchError as error:
+            raise corrupt(path, error.message) from None
+        if (patch.manifest.id, patch.manifest.object.build_id) != (entry.id, entry.build_id):
+            raise corrupt(path, "it is not the patch that was put there")
+        return patch, verdict
+
+    def holds(self, entry: Desired, raw: bytes, signature: bytes | None) -> bool:
+        """Whether the files of an entry are these."""
         path = self.patch_path(entry)
         try:
+            there = self._read(path, MOST_FILE_BYTES), self._read(path + SUFFIX, MOST_SIGNATURE)
+        except LivepatchError:
+            return False
+        return there == (raw, signature)
+
+    def _read(self, path: str, most: int) -> bytes | None:
+        try:
             check_folder(self.patch_folder)
-            patch = read_patch(read_file(path, MOST_FILE_BYTES))
+            return read_file(path, most)
+        except FileNotFoundError:
+            return None
         except OSError as error:
             raise corrupt(path, os.strerror(error.errno or 0)) from None
-        except LivepatchError as error:
-            raise error if error.code == "store_corrupt" else corrupt(path, error.message) from None
-        named = (patch.sha256, patch.manifest.id, patch.manifest.object.build_id)
-        if named != (entry.sha256, entry.id, entry.build_id):
-            raise corrupt(path, "it is not the patch that was put there")
-        return patch
 
     def patch_path(self, entry: Desired) -> str:
         """Where the patch file of an entry lies."""
         return os.path.join(self.patch_folder, entry.file_name)
 
-    def put(self, entry: Desired, raw: bytes | None = None) -> None:
-        """Desire `entry`; `raw`: its patch file, where that is not there yet. Raises OSError, LivepatchError."""
+    def put(self, entry: Desired, raw: bytes | None = None, signature: bytes | None = None) -> None:
+        """Desire `entry`; `raw`, `signature`: its files, where they are not there. Raises OSError, LivepatchError."""
         for folder in (self.places.store, self.desired_folder, self.patch_folder):
             make_folder(folder)
         if raw is not None:
+            beside = self.patch_path(entry) + SUFFIX
+            write_file(beside, signature) if signature is not None else remove_file(beside)
             write_file(self.patch_path(entry), raw)
         write_file(self._desired_path(entry.id), entry.to_json())
         self._tidy(entry.id, entry.file_name)
@@ -112,7 +147,7 @@ class Store:
         names = os.listdir(self.patch_folder) if os.path.isdir(self.patch_folder) else []
         matches = [_PATCH_NAME.match(name) for name in names]
         return os.path.lexists(self._desired_path(check_id(patch_id))) or any(
-            match and match.group(1) == patch_id for match in matches
+            match and match.group(2) == patch_id for match in matches
         )
 
     def note_path(self, patch_id: str, path: str) -> None:
@@ -130,6 +165,6 @@ class Store:
         names = os.listdir(self.patch_folder) if os.path.isdir(self.patch_folder) else []
         for name in names:
             match = _PATCH_NAME.match(name)
-            if match and match.group(1) == patch_id and name != keep:
+            if match and match.group(2) == patch_id and match.group(1) != keep:
                 removed = remove_file(os.path.join(self.patch_folder, name)) or removed
         return removed

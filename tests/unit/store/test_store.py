@@ -34,7 +34,7 @@ def test_what_is_stored_is_found_again_and_is_its_owners_alone(bed: Bed) -> None
     entries, errors = bed.store.entries()
     assert not errors
     assert (entries[0].id, entries[0].processes) == ("fix", {"user": "nobody"})
-    assert bed.store.patch(entries[0]) == bed.patch
+    assert bed.store.patch(entries[0])[0] == bed.patch
     for folder, folders, names in os.walk(bed.places.store):
         assert [stat.S_IMODE(os.stat(os.path.join(folder, name)).st_mode) for name in folders] == [0o700] * len(folders)
         assert [stat.S_IMODE(os.stat(os.path.join(folder, name)).st_mode) for name in names] == [0o600] * len(names)
