@@ -39,7 +39,14 @@ _MAPS = """\
 def seeds(folder: Path) -> dict[str, list[bytes]]:
     """Good inputs for every target."""
     library = compile_program(
-        folder, "lib.so", LIBRARY, "-shared", "-fPIC", "-nostartfiles", "-s", "-Wl,-z,max-page-size=64,-z,noseparate-code"
+        folder,
+        "lib.so",
+        LIBRARY,
+        "-shared",
+        "-fPIC",
+        "-nostartfiles",
+        "-s",
+        "-Wl,-z,max-page-size=64,-z,noseparate-code",
     )
     plain = compile_program(folder, "plain.so", LIBRARY, "-shared", "-fPIC")
     patch = make_patch(folder, plain, FIXED, ["answer"])
@@ -50,7 +57,14 @@ def seeds(folder: Path) -> dict[str, list[bytes]]:
         id="fix",
         version="1",
         sha256="00",
-        patch={"description": "", "cves": ["CVE-1"], "requires": [], "replaces": ["a"], "consistency": "entry", "build_id": "00"},
+        patch={
+            "description": "",
+            "cves": ["CVE-1"],
+            "requires": [],
+            "replaces": ["a"],
+            "consistency": "entry",
+            "build_id": "00",
+        },
         object_path="/bin/true",
         object_start=0x500000,
         sites=(Site("one", "byte", 0x500100, b"\x55", b"\xe9", 0x500100, 0x410100),),

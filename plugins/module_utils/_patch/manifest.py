@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .._errors import LivepatchError
+from .strict_json import strict_json
 
 FORMAT = 1
 SECTION = ".livepatch"
@@ -25,7 +26,9 @@ ALL_ARGUMENTS = 6
 _TOP = 1 << 47
 # What no patch of the builder comes near, bytes: of JSON, and of one function or value.
 MOST_MANIFEST, _MOST_ONE = 4 << 20, 16 << 20
-_MOST_DIGITS, _MOST_BUILD_ID = 15, 128
+_MOST_BUILD_ID = 64
+#: The most functions, cold parts and values of a patch together; of references there may be ten times as many.
+MOST_PLACES = 2048
 _HEX = re.compile(r"[0-9a-f]*\Z")
 # Half characters, and what would move a terminal's cursor.
 _NO_TEXT = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f\ud800-\udfff]")
@@ -144,8 +147,8 @@ def parse_manifest(raw: bytes) -> Manifest:
     if len(raw) > MOST_MANIFEST:
         raise _corrupt("its manifest is larger than %d MiB" % (MOST_MANIFEST >> 20))
     try:
-        plain = json.loads(raw.decode("ascii"), parse_int=_whole, parse_float=_no_number, parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
+        plain = strict_json(raw)
+    except ValueError as error:
         raise _corrupt("its manifest is not JSON: %s" % error) from None
     if not isinstance(plain, dict):
         raise _corrupt("its manifest is not a JSON object")
@@ -208,7 +211,7 @@ def _record(kind: Any, row: Any, where: str) -> Any:
 
 
 def _is_text(value: str) -> bool:
-    """True for what can be a name in a file or a process, or shown: no half characters, no control characters."""
+    """True for what can be a name in a file or a process, and be shown."""
     return not _NO_TEXT.search(value)
 
 
@@ -217,27 +220,18 @@ def _is_hex(value: str, most: int) -> bool:
     return 2 <= len(value) <= 2 * most and not len(value) % 2 and bool(_HEX.match(value))
 
 
-def _whole(digits: str) -> int:
-    """A number of JSON. Python needs minutes for one of millions of digits. Raises ValueError."""
-    if len(digits) > _MOST_DIGITS:
-        raise ValueError("a number has %d digits" % len(digits))
-    return int(digits)
-
-
-def _no_number(text: str) -> None:
-    """Raises ValueError."""
-    raise ValueError("%s is no whole number" % text[:40])
-
-
 def _check(manifest: Manifest) -> None:
     if not all(ID_PATTERN.match(name) for name in (manifest.id,) + manifest.requires + manifest.replaces):
         raise _corrupt("a patch id is not of the form [A-Za-z0-9][A-Za-z0-9._-]*")
     if manifest.consistency not in CONSISTENCIES:
         raise _corrupt("consistency %r is none of %s" % (manifest.consistency, ", ".join(CONSISTENCIES)))
-    if not _is_hex(manifest.object.build_id, _MOST_BUILD_ID // 2):
+    if not _is_hex(manifest.object.build_id, _MOST_BUILD_ID):
         raise _corrupt("the build-id is not hex")
     if not manifest.functions and not manifest.data:
         raise _corrupt("it replaces nothing")
+    places = len(manifest.functions) + len(manifest.cold) + len(manifest.data)
+    if places > MOST_PLACES or len(manifest.references) > 10 * MOST_PLACES:
+        raise _corrupt("it names %d places and %d references" % (places, len(manifest.references)))
     taken: list[tuple[int, int, str]] = []
     for function in manifest.functions:
         entry = function.entry
