@@ -17,13 +17,13 @@ from typing import Callable, Iterator, Optional
 from .._errors import LivepatchError
 from .._patch.content import Patch
 from .._process.maps import Mapping, mapping_at
-from .._process.objects import MappedObject
+from .._process.objects import MappedObject, mapped_objects
 from .._process.process import Process
 from .choose_switch import BYTE, JUMP, candidates
 from .image import PAGE, Image
 from .inside_object import check_fields, check_places
 from .layers import COVERED, ON, Layers
-from .region import HEADER_SIZE, MOST_DESCRIPTION, Region, Site, about
+from .region import HEADER_SIZE, MOST_DESCRIPTION, Region, Site, about, find_regions
 from .resolve import Resolver
 from .sites import check_original
 
@@ -56,6 +56,24 @@ def doubts(
     for region in proven:
         found[region.address] = tuple(_covered(process, layers, region, patches[region.address]))[:_SHOWN]
     return found
+
+
+def check_claim(process: Process, region: Region, patch: Patch) -> None:
+    """Raises LivepatchError memory_mismatch where a region that claims to be this patch is not. One whose object was
+    closed, or of which a tool that died left a half, claims nothing.
+    """
+    mappings = process.maps()
+    objects = mapped_objects(process.memory, mappings)
+    regions = find_regions(process.memory, mappings)
+    if Layers(process.memory, mappings, regions).lacks(region):
+        return
+    why = _compare(process, mappings, objects, region, patch)
+    if why:
+        raise LivepatchError(
+            "memory_mismatch",
+            "%s says that it has patch %s, and has not: %s" % (process, region.id, "; ".join(why)),
+            "Restart the process: something in it has changed the patch, or what it says of that.",
+        )
 
 
 def _compare(
