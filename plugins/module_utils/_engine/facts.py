@@ -217,26 +217,27 @@ def _obstacles(process: Process, objects: list[MappedObject]) -> list[str]:
 
 def _patches(found: list[tuple[dict[str, Any], list[Verified]]]) -> dict[str, dict[str, Any]]:
     patches: dict[str, dict[str, Any]] = {}
-    for _fact, verified in found:
-        for one in verified:
-            entry = patches.setdefault(
-                one.region.id,
-                {
-                    "version": one.region.version,
-                    "description": one.region.patch["description"],
-                    "cves": list(one.region.patch["cves"]),
-                    "object": one.region.object_path,
-                    "build_id": one.region.patch["build_id"],
-                    "processes": 0,
-                    "active": 0,
-                    "verified": True,
-                    "proof": one.proof,
-                },
-            )
-            entry["processes"] += 1
-            entry["active"] += one.state == "active"
-            entry["verified"] = entry["verified"] and one.verified
-            entry["proof"] = min(entry["proof"], one.proof)  # "claim" as soon as one is
+    everything = [one for _fact, verified in found for one in verified]
+    # What is proven says first what a patch is: a process may call anything by its id.
+    for one in sorted(everything, key=lambda one: one.proof == CLAIM):
+        entry = patches.setdefault(
+            one.region.id,
+            {
+                "version": one.region.version,
+                "description": one.region.patch["description"],
+                "cves": list(one.region.patch["cves"]),
+                "object": one.region.object_path,
+                "build_id": one.region.patch["build_id"],
+                "processes": 0,
+                "active": 0,
+                "verified": True,
+                "proof": one.proof,
+            },
+        )
+        entry["processes"] += 1
+        entry["active"] += one.state == "active"
+        entry["verified"] = entry["verified"] and one.verified
+        entry["proof"] = min(entry["proof"], one.proof)  # "claim" as soon as one is
     return patches
 
 
