@@ -162,6 +162,8 @@ from ..module_utils._module.processes import PROCESSES_SPEC, selection
 from ..module_utils._module.requirements import require_libraries, require_platform
 from ..module_utils._module.results import finish
 from ..module_utils._patch.manifest import check_id
+from ..module_utils._store.known import KnownPatches
+from ..module_utils._store.places import Places
 
 
 def main() -> None:
@@ -190,7 +192,11 @@ def main() -> None:
         fail(module, error, patch=params["patch"])
     note_report(module, action, {"id": params["patch"]}, report)
     try:
-        facts = {"ansible_facts": {"livepatch": gather_about(params["patch"])}} if params["facts"] else {}
+        facts = (
+            {"ansible_facts": {"livepatch": gather_about(params["patch"], KnownPatches(Places()))}}
+            if params["facts"]
+            else {}
+        )
     except LivepatchError as error:
         fail(module, error, patch=params["patch"])
     finish(module, report, params["patch"], params["require_target"], patch=params["patch"], **facts)

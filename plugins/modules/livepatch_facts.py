@@ -14,6 +14,10 @@ author:
 description:
   - Looks into the processes of the host and returns, as C(ansible_facts.livepatch), which patches are in them, which
     functions lead where, and whether every byte is as it must be now. No record of earlier tasks is used.
+  - What a process says of itself proves nothing. Where the host knows the patch, because it was loaded here by root
+    (M(cgl.livepatch.livepatch_load)) or is in the store (M(cgl.livepatch.livepatch_store)), the process's bytes are
+    compared with what loading that patch into it would make, and C(proof) is V(store). Elsewhere C(proof) is
+    V(claim); C(verified) then only means that the bytes are what the process says they must be.
   - Stops nobody and changes nothing.
 extends_documentation_fragment:
   - cgl.livepatch.attributes
@@ -180,8 +184,10 @@ ansible_facts:
               processes: 1
               active: 1
               verified: true
+              proof: store
         processes:
-          description: The processes looked at, each with its objects and its patches.
+          description: The processes looked at, each with its objects and its patches. C(verified) and C(proof) of a
+            patch are explained above, and C(reasons) says what is not as it must be.
           type: list
           elements: dict
           sample:
@@ -199,6 +205,7 @@ ansible_facts:
                   version: "1"
                   state: active
                   verified: true
+                  proof: store
                   reasons: []
                   functions:
                     - name: greet
@@ -313,13 +320,15 @@ ansible_facts:
                   sudo_user: admin
                   pid: 4321
         summary:
-          description: Counts. C(unreadable) processes could not be looked at.
+          description: Counts. C(unreadable) processes could not be looked at; C(claims) is in how many places a patch
+            rests on what a process says alone.
           type: dict
           sample:
             processes: 1
             patched: 1
             patches: 1
             active: 1
+            claims: 0
             unverified: 0
             missing: 0
             unreadable: 0
@@ -344,6 +353,7 @@ from ..module_utils._module.requirements import require_libraries, require_platf
 from ..module_utils._module.results import warn_of_unreadable
 from ..module_utils._patch.manifest import check_id
 from ..module_utils._store.drift import KINDS, add_drift, sentence_of
+from ..module_utils._store.known import KnownPatches
 from ..module_utils._store.places import Places
 from ..module_utils._store.store import Store
 
@@ -367,7 +377,7 @@ def main() -> None:
     try:
         desired = module.params["desired"]
         wanted = [check_id(name) for name in module.params["patch"]]
-        facts = gather(wanted, "all" if desired else module.params["scan"])
+        facts = gather(wanted, "all" if desired else module.params["scan"], KnownPatches(Places()))
         if desired:
             add_drift(facts, Store(Places()), wanted)
         if module.params["objects"] is not None:

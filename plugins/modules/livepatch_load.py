@@ -224,6 +224,8 @@ error:
     remedy: Build the patch for the object that runs here.
 """
 
+import os
+
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._engine.operations import load_patch, unload_patch
@@ -236,6 +238,7 @@ from ..module_utils._module.requirements import require_libraries, require_platf
 from ..module_utils._module.results import finish
 from ..module_utils._patch.manifest import check_id
 from ..module_utils._patch.reader import read_patch
+from ..module_utils._store.known import KnownPatches
 from ..module_utils._store.places import Places
 
 
@@ -270,6 +273,8 @@ def main() -> None:
                 "sha256": patch.sha256,
             }
             report = load_patch(patch, meant, pretend=module.check_mode)
+            if report.outcomes and not module.check_mode:
+                _learn(module, sent.content, patch.sha256)
         else:
             report = unload_patch(check_id(about["id"]), meant, module.params["timeout"], pretend=module.check_mode)
     except LivepatchError as error:
@@ -277,6 +282,15 @@ def main() -> None:
         fail(module, error, patch=about, signature=signature)
     note_report(module, action, about, report, signature)
     finish(module, report, about["id"], module.params["require_target"], patch=about, signature=signature)
+
+
+def _learn(module: AnsibleModule, raw: bytes, sha256: str) -> None:
+    """Keep the patch, by which facts prove that it is in a process. Only root may: elsewhere there is no such proof."""
+    if os.geteuid() == 0:
+        try:
+            KnownPatches(Places()).learn(raw, sha256)
+        except (LivepatchError, OSError) as error:
+            module.warn("The patch is not kept on this host, and facts cannot prove it: %s" % error)
 
 
 if __name__ == "__main__":

@@ -37,5 +37,9 @@ def processes_with(facts: Mapping[str, Any], build_ids: Iterable[str]) -> list[M
 
 
 def good_patches(process: Mapping[str, Any]) -> set[str]:
-    """Ids of the patches that are active in a process, with every byte as it must be."""
-    return {patch["id"] for patch in process["patches"] if patch["state"] == "active" and patch["verified"]}
+    """Ids of the patches that are active in a process, with every byte proven by the patch that the host knows."""
+    return {
+        patch["id"]
+        for patch in process["patches"]
+        if patch["state"] == "active" and patch["verified"] and patch.get("proof") == "store"
+    }

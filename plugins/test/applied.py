@@ -14,6 +14,8 @@ author:
 description:
   - True when, according to the facts of a host, the patch is active and every byte of it is as it must be, in every
     process that maps the patch's object, and in at least one.
+  - What a process merely says of itself does not count. The host must know the patch (C(proof) is V(store) in the
+    facts), as it does when root loaded it there with M(cgl.livepatch.livepatch_load), or when it is in the store.
   - False when the facts know nothing of the patch.
   - Processes that the facts could not look at (C(summary.unreadable)) do not count. Gather the facts as root.
 positional: patch

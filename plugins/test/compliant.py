@@ -16,8 +16,11 @@ description:
     patch for the CVE, and at least one process has such a patch.
   - An object is known to be affected when a patch that names the CVE, and is in some process of this host, is bound to
     it. The facts know of no other objects. A vulnerable object that no patch on this host was built for is not noticed.
-  - Never true without proof. It is false when no process has a patch for the CVE, when processes could not be looked
-    at (C(summary.unreadable)), and when the facts were gathered with
+  - Never true without proof. What a process merely says of itself is none. The host must know the patch (C(proof) is
+    V(store) in the facts), as it does when root loaded it there with M(cgl.livepatch.livepatch_load), or when it is in
+    the store.
+  - It is false when no process has a patch for the CVE, when processes could not be looked at
+    (C(summary.unreadable)), and when the facts were gathered with
     O(cgl.livepatch.livepatch_facts#module:scan=patched). So a host that does not run the program at all is not
     compliant by this test either; select such hosts beforehand.
 positional: cve

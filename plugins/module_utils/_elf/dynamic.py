@@ -22,6 +22,7 @@ _POINTERS = (DT_STRTAB, DT_SYMTAB, DT_RELA, DT_JMPREL, DT_GNU_HASH, DT_VERSYM, D
 STT_TLS, STT_GNU_IFUNC = 6, 10
 _HIDDEN = 0x8000
 _ENTRY, _PAGE = 16, 4096  # bytes
+_AT_ONCE = 24 << 12  # bytes of relocations
 # Bounds on what a damaged table may make us read.
 _MOST_ENTRIES, _MOST_CHAIN, _MOST_RELOCATIONS, _MOST_NAME = 512, 4096, 4_000_000, 4096
 
@@ -140,10 +141,13 @@ class DynamicTable:
         ):
             if not start or size > 24 * _MOST_RELOCATIONS:
                 continue
-            for field, info, addend in struct.iter_unpack("<QQq", self._read(start, size - size % 24)):
-                kind, symbol = info & 0xFFFFFFFF, info >> 32
-                if symbol or kind == 37:  # R_X86_64_IRELATIVE has no symbol, its addend is the resolver
-                    yield Slot(self.bias + field, kind, self._symbol_name(symbol) if symbol else "", addend)
+            for at in range(start, start + size - size % 24, _AT_ONCE):
+                for field, info, addend in struct.iter_unpack(
+                    "<QQq", self._read(at, min(_AT_ONCE, start + size - size % 24 - at))
+                ):
+                    kind, symbol = info & 0xFFFFFFFF, info >> 32
+                    if symbol or kind == 37:  # R_X86_64_IRELATIVE has no symbol, its addend is the resolver
+                        yield Slot(self.bias + field, kind, self._symbol_name(symbol) if symbol else "", addend)
 
     def _definition(self, index: int, name: bytes, version: str) -> Definition | None:
         raw = self._read(self.value(DT_SYMTAB) + 24 * index, 24)

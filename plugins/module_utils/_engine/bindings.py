@@ -12,31 +12,41 @@ from __future__ import annotations
 from .._errors import LivepatchError
 from .._process.maps import Mapping, mapping_at
 from .._process.memory import Memory
-from .._process.objects import object_starting_at
+from .._process.objects import MappedObject, object_starting_at
 from .._process.process import Process
+from .inside_object import check_private, check_sites
 from .region import Region
 
 
 def object_is_there(memory: Memory, mappings: list[Mapping], region: Region) -> bool:
     """True when the object that a region was made for, by its build-id in memory, starts where it did then."""
+    return _object_of(memory, mappings, region) is not None
+
+
+def _object_of(memory: Memory, mappings: list[Mapping], region: Region) -> MappedObject | None:
+    """The object that a region was made for, None where it is not where it was then."""
     found = object_starting_at(memory, mappings, region.object_start)
-    return found is not None and found.build_id == region.patch["build_id"]
+    return found if found is not None and found.build_id == region.patch["build_id"] else None
 
 
 def check_there(process: Process, regions: list[Region]) -> None:
-    """What these regions were made for is still there: to be asked right before writing, for no lock keeps it so.
+    """What these regions were made for is still there, and what they are to change is a part of it, and the process's
+    own: to be asked right before writing, for no lock keeps it so.
 
-    Raises LivepatchError object_modified.
+    Raises LivepatchError object_modified, patch_unsupported.
     """
     mappings = process.maps()
     for region in regions:
-        if not object_is_there(process.memory, mappings, region):
+        target = _object_of(process.memory, mappings, region)
+        if target is None:
             raise LivepatchError(
                 "object_modified",
                 "the object of patch %s, at %#x of %s, was closed meanwhile"
                 % (region.id, region.object_start, process),
                 "Run the task again.",
             )
+        check_sites(target, region.sites, str(process))
+        check_private(mappings, region.sites, str(process))
 
 
 def uses(mappings: list[Mapping], addresses: list[int]) -> tuple[tuple[int, str], ...]:

@@ -16,6 +16,7 @@ do for byte, roughly where the branch must lie that it leads to.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Iterator
 
 from .._errors import LivepatchError
 from .._patch.manifest import ReplacedFunction
@@ -64,17 +65,23 @@ def choose_switches(
     found = []
     for function in functions:
         entry, code = bias + function.offset, codes[function.symbol]
-        for form in forms:
-            if form == BYTE:
-                switch = _byte(function, functions, entry, code, places)
-            else:
-                switch = _jump(function, entry, code, places)
-            if switch:
+        for switch in candidates(function, functions, entry, code, forms):
+            if not switch.branch or places.take(switch.place, len(switch.branch)):
                 found.append(switch)
                 break
         else:
             raise _too_short(function, entry, (holders or {}).get(entry))
     return found
+
+
+def candidates(
+    function: ReplacedFunction, functions: tuple[ReplacedFunction, ...], entry: int, code: int, forms: tuple[str, ...]
+) -> Iterator[Switch]:
+    """Every way in which a function may be switched over, preferred ones first, whether the place it needs is free or
+    not. `entry`, `code`: run-time addresses of the function and its new code.
+    """
+    for form in forms:
+        yield from _byte(function, functions, entry, code) if form == BYTE else _jump(function, entry, code)
 
 
 def _too_short(function: ReplacedFunction, entry: int, holder: str | None) -> LivepatchError:
@@ -123,8 +130,8 @@ def _is_crowded(function: ReplacedFunction, offset: int, functions: tuple[Replac
 
 
 def _byte(
-    function: ReplacedFunction, functions: tuple[ReplacedFunction, ...], entry: int, code: int, places: Places
-) -> Switch | None:
+    function: ReplacedFunction, functions: tuple[ReplacedFunction, ...], entry: int, code: int
+) -> Iterator[Switch]:
     first = bytes.fromhex(function.entry)
     for offset, undo in branch_sites(first, function.arguments):
         # Behind the entry, only where every way in comes from the entry: a loop back to the site is no call.
@@ -135,27 +142,24 @@ def _byte(
         for new, displacement in branch.one_byte_jumps(rest):
             place = site + len(new) + displacement
             way = undo + branch.branch(place + len(undo), code)
-            if places.take(place, len(way)):
-                return Switch(function, BYTE, site, rest[: len(new)], new, code, place, way)
-    return None
+            yield Switch(function, BYTE, site, rest[: len(new)], new, code, place, way)
 
 
-def _jump(function: ReplacedFunction, entry: int, code: int, places: Places) -> Switch | None:
+def _jump(function: ReplacedFunction, entry: int, code: int) -> Iterator[Switch]:
     old = bytes.fromhex(function.entry)
     room = min(len(old), function.overwritable)
     skip = len(branch.ENDBR64) if old.startswith(branch.ENDBR64) and room >= 9 else 0
     site, rest = entry + skip, old[skip : skip + branch.JUMP_SIZE]
     if room < skip + branch.JUMP_SIZE:
-        return None
+        return
     on_first_page = PAGE - site % PAGE
     if on_first_page >= branch.JUMP_SIZE:
-        return Switch(function, JUMP, site, rest, branch.jump(site, code), code) if branch.reaches(site, code) else None
+        if branch.reaches(site, code):
+            yield Switch(function, JUMP, site, rest, branch.jump(site, code), code)
+        return
     for new, displacement in branch.jumps_by_first_bytes(rest, on_first_page):
         place = site + branch.JUMP_SIZE + displacement
-        way = branch.branch(place, code)
-        if places.take(place, len(way)):
-            return Switch(function, JUMP, site, rest, new, code, place, way)
-    return None
+        yield Switch(function, JUMP, site, rest, new, code, place, branch.branch(place, code))
 
 
 def place_runs(switches: list[Switch]) -> list[tuple[int, bytes]]:

@@ -17,17 +17,19 @@ from .._process.process import Process
 from .._process.selection import Selection, exe_of, selected
 from .._ptrace.attach import is_confined, may_suspend_filters
 from .layers import Layers, place_of
+from .proof import Known, doubts, nothing_known
 from .region import NAME, Site, find_regions
-from .verify import Verified, verify
+from .verify import CLAIM, Verified, verify
 
 SCHEMA = 1
 
 
-def gather(wanted: list[str], scan: str) -> dict[str, Any]:
+def gather(wanted: list[str], scan: str, known: Known = nothing_known) -> dict[str, Any]:
     """The facts of this host: see RETURN of livepatch_facts.
 
     `wanted`: ids of patches to speak of, all when empty. `scan`: patched (processes that have a patch), affected (and
-    those that map an object which a patch found here is bound to), or all.
+    those that map an object which a patch found here is bound to), or all. `known`: the patches that this host knows,
+    which prove what processes say (see proof.py).
     """
     disk = DiskObjects()
     found: list[tuple[dict[str, Any], list[Verified]]] = []
@@ -44,8 +46,11 @@ def gather(wanted: list[str], scan: str) -> dict[str, Any]:
             objects = mapped_objects(process.memory, mappings)
             regions = find_regions(process.memory, mappings) if has_patch else []
             layers = Layers(process.memory, mappings, regions)
+            doubted = doubts(process, mappings, objects, regions, known)
             verified = [
-                verify(process, region, layers, objects) for region in regions if not wanted or region.id in wanted
+                one.against(doubted[one.region.address]) if one.region.address in doubted else one
+                for one in (verify(process, region, layers, objects) for region in regions)
+                if not wanted or one.region.id in wanted
             ]
             fact = _process(process, objects, layers, verified, disk)
         except LivepatchError as error:
@@ -77,6 +82,7 @@ def gather(wanted: list[str], scan: str) -> dict[str, Any]:
             "patched": len(found),
             "patches": len(patches),
             "active": sum(patch["active"] for patch in patches.values()),
+            "claims": sum(patch["proof"] == CLAIM for fact in processes for patch in fact["patches"]),
             "unverified": sum(not patch["verified"] for fact in processes for patch in fact["patches"]),
             "missing": len(missing),
             "unreadable": unreadable,
@@ -84,9 +90,9 @@ def gather(wanted: list[str], scan: str) -> dict[str, Any]:
     }
 
 
-def gather_about(patch_id: str) -> dict[str, Any]:
+def gather_about(patch_id: str, known: Known = nothing_known) -> dict[str, Any]:
     """The facts of one patch: of the objects in a process, only that to which it is bound is told of."""
-    facts = gather([patch_id], "affected")
+    facts = gather([patch_id], "affected", known)
     bound = {patch["build_id"] for patch in facts["patches"].values()}
     for process in facts["processes"]:
         process["objects"] = [found for found in process["objects"] if found["build_id"] in bound]
@@ -170,6 +176,7 @@ def _patch(layers: Layers, one: Verified) -> dict[str, Any]:
         "version": one.region.version,
         "state": one.state,
         "verified": one.verified,
+        "proof": one.proof,
         "reasons": list(one.reasons),
         "functions": functions,
         "switch": one.region.mutable.switch,
@@ -210,24 +217,27 @@ def _obstacles(process: Process, objects: list[MappedObject]) -> list[str]:
 
 def _patches(found: list[tuple[dict[str, Any], list[Verified]]]) -> dict[str, dict[str, Any]]:
     patches: dict[str, dict[str, Any]] = {}
-    for _fact, verified in found:
-        for one in verified:
-            entry = patches.setdefault(
-                one.region.id,
-                {
-                    "version": one.region.version,
-                    "description": one.region.patch["description"],
-                    "cves": list(one.region.patch["cves"]),
-                    "object": one.region.object_path,
-                    "build_id": one.region.patch["build_id"],
-                    "processes": 0,
-                    "active": 0,
-                    "verified": True,
-                },
-            )
-            entry["processes"] += 1
-            entry["active"] += one.state == "active"
-            entry["verified"] = entry["verified"] and one.verified
+    everything = [one for _fact, verified in found for one in verified]
+    # What is proven says first what a patch is: a process may call anything by its id.
+    for one in sorted(everything, key=lambda one: one.proof == CLAIM):
+        entry = patches.setdefault(
+            one.region.id,
+            {
+                "version": one.region.version,
+                "description": one.region.patch["description"],
+                "cves": list(one.region.patch["cves"]),
+                "object": one.region.object_path,
+                "build_id": one.region.patch["build_id"],
+                "processes": 0,
+                "active": 0,
+                "verified": True,
+                "proof": one.proof,
+            },
+        )
+        entry["processes"] += 1
+        entry["active"] += one.state == "active"
+        entry["verified"] = entry["verified"] and one.verified
+        entry["proof"] = min(entry["proof"], one.proof)  # "claim" as soon as one is
     return patches
 
 

@@ -9,7 +9,6 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import Iterator
 
-from .._elf.header import PF_X
 from .._errors import LivepatchError
 from .._patch.content import Patch
 from .._process.link_map import executable_start
@@ -19,6 +18,7 @@ from .bindings import uses
 from .choose_switch import BYTE, JUMP, Switch, choose_switches, place_runs
 from .free_space import FreeSpace
 from .image import Image
+from .inside_object import check_fields, check_places, check_private, check_sites
 from .layers import Layers
 from .map_region import map_region, unmap
 from .region import (
@@ -28,6 +28,7 @@ from .region import (
     Mutable,
     Region,
     Site,
+    about,
     describe,
     file_name,
     find_region,
@@ -38,7 +39,7 @@ from .region import (
     write_mutable,
 )
 from .resolve import Resolver
-from .sites import check_apart, check_original, check_private, holders
+from .sites import check_apart, check_original, holders
 from .unwinder import check_unwinder, frames_of
 
 _FRESH = Mutable(LOADING, "none", 0, 0, 0)
@@ -67,16 +68,9 @@ def prepare(process: Process, patch: Patch, forms: tuple[str, ...] = (BYTE, JUMP
             "arch_mismatch", "the patch is for %s, %s runs %s" % (manifest.object.arch, process, target.header.machine)
         )
     layers = Layers(memory, mappings, find_regions(memory, mappings))
+    check_places(target, manifest)
     for function in manifest.functions:
-        if not target.holds(function.offset, max(function.size, len(function.entry) // 2), PF_X):
-            raise LivepatchError("patch_corrupt", "the patch places %s outside the code of its object" % function.name)
         check_original(layers, function, target.bias + function.offset, str(process))
-    for cold in manifest.cold:
-        if not target.holds(cold.offset, cold.size, PF_X):
-            raise LivepatchError("patch_corrupt", "the patch places %s outside the code of its object" % cold.name)
-    for value in manifest.data:
-        if not target.holds(value.offset, len(value.old) // 2, 0):
-            raise LivepatchError("patch_corrupt", "the patch places %s outside its object" % value.name)
     addresses = Resolver(process, target, objects).addresses(manifest)
     outside = [addresses[part.symbol] for part in manifest.references if part.is_outside]
     used = uses(mappings, [address for address in outside if address])
@@ -86,6 +80,7 @@ def prepare(process: Process, patch: Patch, forms: tuple[str, ...] = (BYTE, JUMP
     room = HEADER_SIZE + 2048
     while True:
         image = Image(patch, room)
+        check_fields(target, patch, image)
         space = FreeSpace(mappings, heap_from)
         base = space.near(target, image.size, image.absolute())
         space.take(base, base + image.size)
@@ -97,6 +92,7 @@ def prepare(process: Process, patch: Patch, forms: tuple[str, ...] = (BYTE, JUMP
             uses=used,
             frames=frames_of(image, base, addresses, manifest.references),
         )
+        check_sites(target, region.sites, str(process))
         check_apart(layers.bound, region.sites, str(process))
         check_private(mappings, region.sites, str(process))
         first = header(base, describe(region), _FRESH) + describe(region)
@@ -180,14 +176,7 @@ def _region(
         id=manifest.id,
         version=manifest.version,
         sha256=patch.sha256,
-        patch={
-            "description": manifest.description,
-            "cves": list(manifest.cves),
-            "requires": list(manifest.requires),
-            "replaces": list(manifest.replaces),
-            "consistency": manifest.consistency,
-            "build_id": manifest.object.build_id,
-        },
+        patch=about(manifest),
         object_path=target.path,
         object_start=target.start,
         sites=tuple(_sites(switches, target, patch)),

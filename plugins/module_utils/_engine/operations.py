@@ -21,6 +21,7 @@ from .choose_switch import BYTE, JUMP
 from .layers import Layers
 from .load import clear_remains, load, loaded_before, prepare
 from .outcome import ABSENT, ACTIVE, LOADED, Outcome, Report
+from .proof import check_claim
 from .region import find_region, find_regions
 from .run_operation import run
 from .targets import Operation, Step, has_patch
@@ -63,6 +64,8 @@ def _loading(patch: Patch, pretend: bool, forms: tuple[str, ...]) -> Step:
 
     def step(process: Process, outcome: Outcome) -> None:
         region = loaded_before(process, patch)
+        if region is not None:
+            check_claim(process, region, patch)
         # What is loaded for an object that was closed is of no use where that is open again.
         stray = region is not None and Layers.of(process).lacks(region)
         if region is None or stray:

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._errors import LivepatchError
-from .._patch.manifest import CONSISTENCIES
+from .._patch.manifest import CONSISTENCIES, ID_PATTERN, MOST_PLACES, Manifest
 from .._patch.reader import MOST_MEMORY_BYTES
+from .._patch.strict_json import strict_json
 from .._process.maps import Mapping
 from .._process.memory import Memory
 
@@ -46,6 +47,8 @@ _SWITCH_NUMBERS = {"none": 0, "byte": 1, "stop": 2}
 MOST_DESCRIPTION = 4 << 20
 # What a patch file may ask for, twice: a program that invents a region must not make us read all of its memory.
 _MOST_SIZE = 2 * MOST_MEMORY_BYTES
+# Nor invent many: more patches, places or parts than any program has, or bytes of description in one program.
+_MOST_REGIONS, _MOST_PLACES, _MOST_DESCRIPTIONS = 64, MOST_PLACES, 16 << 20
 # A branch lies among the first bytes of its function.
 _MOST_APART = 64
 
@@ -119,6 +122,18 @@ class Region:
         return [part for part in self.code_ranges() if not any(part[0] <= code < part[1] for code in codes)]
 
 
+def about(manifest: Manifest) -> dict[str, Any]:
+    """What a region keeps of its patch's manifest, for those who know the process alone."""
+    return {
+        "description": manifest.description,
+        "cves": list(manifest.cves),
+        "requires": list(manifest.requires),
+        "replaces": list(manifest.replaces),
+        "consistency": manifest.consistency,
+        "build_id": manifest.object.build_id,
+    }
+
+
 def describe(region: Region) -> bytes:
     """The description of a region as it stands behind the header."""
     plain = {
@@ -154,11 +169,19 @@ def write_mutable(memory: Memory, region: Region, mutable: Mutable) -> Region:
 
 
 def find_regions(memory: Memory, mappings: list[Mapping]) -> list[Region]:
-    """Every region in a process, in order of activation (those not active first), then of address."""
+    """Every region in a process, in order of activation (those not active first), then of address.
+
+    Of more than any process has, only the first: they are its own invention.
+    """
     found = []
+    claims, left = 0, _MOST_DESCRIPTIONS
     for mapping in mappings:
         if mapping.path.startswith("/memfd:" + NAME) and mapping.offset == 0:
-            region = read_region(memory, mapping.start)
+            claimed = _claimed_size(memory, mapping.start)
+            claims, left = claims + bool(claimed), left - claimed
+            if claims > _MOST_REGIONS or left < 0:
+                break
+            region = read_region(memory, mapping.start) if claimed else None
             if region:
                 found.append(region)
     return sorted(found, key=lambda region: (region.mutable.order, region.address))
@@ -183,6 +206,15 @@ def read_region(memory: Memory, address: int) -> Region | None:
         return _with(region, _unpack(raw)) if known == digest else None
     except (OSError, ValueError, KeyError, TypeError, struct.error, OverflowError, RecursionError):
         return None
+
+
+def _claimed_size(memory: Memory, address: int) -> int:
+    """How large the description is that a header at `address` announces, 0 where there is no header for this place."""
+    raw = memory.read_some(address, HEADER_SIZE)
+    if len(raw) < HEADER_SIZE:
+        return 0
+    magic, version, size, own_address, _digest = _FIXED.unpack_from(raw)
+    return int(size) if (magic, version, own_address) == (MAGIC, VERSION, address) and size <= MOST_DESCRIPTION else 0
 
 
 def foreign_version(memory: Memory, address: int) -> bool:
@@ -218,7 +250,7 @@ def _described(address: int, description: bytes) -> tuple[Region, bytes]:
 
     Kept, for it is read time and again while a process is worked on. Raises as `_parse`.
     """
-    return _parse(address, _UNKNOWN, json.loads(description)), hashlib.sha256(description).digest()
+    return _parse(address, _UNKNOWN, strict_json(description)), hashlib.sha256(description).digest()
 
 
 def _parse(address: int, mutable: Mutable, plain: dict[str, Any]) -> Region:
@@ -232,6 +264,10 @@ def _parse(address: int, mutable: Mutable, plain: dict[str, Any]) -> Region:
             raise ValueError("%s is no list of texts" % name)
     if about["consistency"] not in CONSISTENCIES:
         raise ValueError("consistency %s" % about["consistency"])
+    if not ID_PATTERN.match(plain["id"]):
+        raise ValueError("%s is no patch id" % plain["id"])
+    if any(len(plain[name]) > _MOST_PLACES for name in ("sites", "parts", "digests", "replaced", "uses")):
+        raise ValueError("more places than any patch has")
     region = Region(
         address=address,
         mutable=mutable,

@@ -32,21 +32,16 @@ class Resolver:
         self._scope: list[LinkedObject] | None = None
 
     def addresses(self, manifest: Manifest) -> dict[str, int]:
-        """The run-time address of every reference, by symbol. Raises LivepatchError symbol_not_found or
-        patch_corrupt.
+        """The run-time address of every reference, by symbol: places in the object were checked (check_places).
+
+        Raises LivepatchError symbol_not_found.
         """
         return {reference.symbol: self._address(reference) for reference in manifest.references}
 
     def _address(self, reference: Reference) -> int:
         if reference.kind == OBJECT:
-            if not self._target.holds(reference.offset, 1, 0):
-                raise LivepatchError("patch_corrupt", "the patch places %s outside its object" % reference.name)
             return self._target.bias + reference.offset
         if reference.slot:
-            if not self._target.holds(reference.slot, 8, 0):
-                raise LivepatchError(
-                    "patch_corrupt", "the patch places the slot of %s outside its object" % reference.name
-                )
             value = slot_value(self._process.memory, self._target.bias + reference.slot)
             # A slot that still leads into its own object was not bound yet (lazy binding), or is bound to that object.
             if value and not self._target.start <= value < self._target.end:

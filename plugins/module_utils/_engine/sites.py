@@ -9,7 +9,6 @@ import hashlib
 
 from .._errors import LivepatchError
 from .._patch.manifest import ReplacedFunction
-from .._process.maps import Mapping, mapping_at
 from .layers import Layers, place_of
 from .region import Region, Site
 
@@ -25,19 +24,6 @@ def check_original(layers: Layers, function: ReplacedFunction, entry: int, who: 
             "object_modified",
             "%s at %#x of %s is not the code that the patch was built for" % (function.name, entry, who),
         )
-
-
-def check_private(mappings: list[Mapping], sites: tuple[Site, ...], who: str) -> None:
-    """What is changed must be the process's own. Raises LivepatchError patch_unsupported for shared memory."""
-    for site in sites:
-        mapping = mapping_at(mappings, site.address)
-        if mapping is not None and mapping.is_shared():
-            raise LivepatchError(
-                "patch_unsupported",
-                "%s at %#x of %s is in memory that is shared with %s: a change would change that, too"
-                % (site.name, site.address, who, mapping.path or "others"),
-                "Restart the process into the fixed version.",
-            )
 
 
 def check_apart(regions: list[Region], sites: tuple[Site, ...], who: str) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .._errors import LivepatchError
+from .strict_json import strict_json
 
 FORMAT = 1
 SECTION = ".livepatch"
@@ -22,8 +23,15 @@ ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 OBJECT, EXTERNAL, WEAK = "object", "external", "weak"
 CONSISTENCIES = ("entry", "atomic", "quiescent")
 ALL_ARGUMENTS = 6
-_HEX = re.compile(r"(?:[0-9a-f]{2})*\Z")
 _TOP = 1 << 47
+# What no patch of the builder comes near, bytes: of JSON, and of one function or value.
+MOST_MANIFEST, _MOST_ONE = 4 << 20, 16 << 20
+_MOST_BUILD_ID = 64
+#: The most functions, cold parts and values of a patch together; of references there may be ten times as many.
+MOST_PLACES = 2048
+_HEX = re.compile(r"[0-9a-f]*\Z")
+# Half characters, and what would move a terminal's cursor.
+_NO_TEXT = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -136,16 +144,18 @@ def parse_manifest(raw: bytes) -> Manifest:
 
     Raises LivepatchError patch_unsupported (another format) or patch_corrupt (anything else that is not as it must be).
     """
+    if len(raw) > MOST_MANIFEST:
+        raise _corrupt("its manifest is larger than %d MiB" % (MOST_MANIFEST >> 20))
     try:
-        plain = json.loads(raw.decode("ascii"))
-    except (ValueError, RecursionError) as error:
+        plain = strict_json(raw)
+    except ValueError as error:
         raise _corrupt("its manifest is not JSON: %s" % error) from None
     if not isinstance(plain, dict):
         raise _corrupt("its manifest is not a JSON object")
     if plain.get("format") != FORMAT:
         raise LivepatchError(
             "patch_unsupported",
-            "the patch file has format %r, this collection reads format %d" % (plain.get("format"), FORMAT),
+            "the patch file has format %s, this collection reads format %d" % (repr(plain.get("format"))[:40], FORMAT),
         )
     del plain["format"]
     for name, kind in (
@@ -160,15 +170,18 @@ def parse_manifest(raw: bytes) -> Manifest:
         plain[name] = tuple(_record(kind, row, name) for row in rows)
     for name in ("new_symbols", "cves", "requires", "replaces"):
         rows = plain.get(name)
-        if not isinstance(rows, list) or not all(isinstance(row, str) for row in rows):
+        if not isinstance(rows, list) or not all(isinstance(row, str) and _is_text(row) for row in rows):
             raise _corrupt("'%s' is missing or not a list of strings" % name)
         plain[name] = tuple(rows)
     plain["object"] = _record(BoundObject, plain.get("object"), "object")
     built = plain.get("built")
-    if not isinstance(built, dict) or not all(isinstance(value, str) for value in built.values()):
+    if not isinstance(built, dict) or not all(isinstance(value, str) and _is_text(value) for value in built.values()):
         raise _corrupt("'built' is missing or not a table of strings")
     manifest: Manifest = _record(Manifest, plain, "the manifest")
     _check(manifest)
+    if manifest.to_json() != raw:
+        # Two readers of other JSON, with a key twice for example, may see two things in it.
+        raise _corrupt("its manifest is not in the one form that it may have")
     return manifest
 
 
@@ -198,8 +211,13 @@ def _record(kind: Any, row: Any, where: str) -> Any:
 
 
 def _is_text(value: str) -> bool:
-    """True for what can be a name in a file or a process: no half characters, no zero."""
-    return "\0" not in value and not any(0xD800 <= ord(character) < 0xE000 for character in value)
+    """True for what can be a name in a file or a process, and be shown."""
+    return not _NO_TEXT.search(value)
+
+
+def _is_hex(value: str, most: int) -> bool:
+    """True for 1 to `most` bytes in hex."""
+    return 2 <= len(value) <= 2 * most and not len(value) % 2 and bool(_HEX.match(value))
 
 
 def _check(manifest: Manifest) -> None:
@@ -207,24 +225,30 @@ def _check(manifest: Manifest) -> None:
         raise _corrupt("a patch id is not of the form [A-Za-z0-9][A-Za-z0-9._-]*")
     if manifest.consistency not in CONSISTENCIES:
         raise _corrupt("consistency %r is none of %s" % (manifest.consistency, ", ".join(CONSISTENCIES)))
-    if not _HEX.match(manifest.object.build_id) or not manifest.object.build_id:
+    if not _is_hex(manifest.object.build_id, _MOST_BUILD_ID):
         raise _corrupt("the build-id is not hex")
     if not manifest.functions and not manifest.data:
         raise _corrupt("it replaces nothing")
+    places = len(manifest.functions) + len(manifest.cold) + len(manifest.data)
+    if places > MOST_PLACES or len(manifest.references) > 10 * MOST_PLACES:
+        raise _corrupt("it names %d places and %d references" % (places, len(manifest.references)))
     taken: list[tuple[int, int, str]] = []
     for function in manifest.functions:
         entry = function.entry
-        if not _HEX.match(entry) or not 2 <= len(entry) <= 32:
+        if not _is_hex(entry, 16):
             raise _corrupt("the entry bytes of %s are not hex of 1 to 16 bytes" % function.name)
-        if len(function.sha256) != 64 or not _HEX.match(function.sha256) or not function.size:
+        if len(function.sha256) != 64 or not _is_hex(function.sha256, 32) or not 0 < function.size <= _MOST_ONE:
             raise _corrupt("the digest or size of %s is not one" % function.name)
         if function.arguments > ALL_ARGUMENTS:
             raise _corrupt("the number of arguments of %s is not one" % function.name)
         taken.append((function.offset, function.offset + function.size, function.name))
     for value in manifest.data:
-        if not _HEX.match(value.old) or not _HEX.match(value.new) or len(value.old) != len(value.new) or not value.old:
+        if not _is_hex(value.old, _MOST_ONE) or not _is_hex(value.new, _MOST_ONE) or len(value.old) != len(value.new):
             raise _corrupt("the old and new bytes of %s are not hex of one length" % value.name)
         taken.append((value.offset, value.offset + len(value.old) // 2, value.name))
+    for cold in manifest.cold:
+        if not 0 < cold.size <= _MOST_ONE:
+            raise _corrupt("the size of %s is not one" % cold.name)
     taken.sort()
     for one, two in zip(taken, taken[1:]):
         if one[1] > two[0]:

@@ -9,18 +9,23 @@ Read from the process's memory: the dynamic linker keeps a list for debuggers (s
 
 from __future__ import annotations
 
+import collections
+import errno
 import struct
 import time
 from dataclasses import dataclass
 
 from .._elf.dynamic import DT_DEBUG, DynamicTable, text_at
-from .._elf.header import PT_DYNAMIC, NotElf, parse_header
+from .._elf.header import PT_DYNAMIC, NotElf, Read, parse_header
+from .._errors import LivepatchError
 from .memory import Memory
 from .process import Process
 
 _AT_PHDR, _AT_SYSINFO_EHDR = 3, 33
 # More objects than any real program links, or namespaces than there may be; a damaged list must not keep us reading.
 _MOST_OBJECTS, _MOST_NAMESPACES = 8192, 64
+# All look-ups in one process, seconds: a program with 300 libraries takes a few.
+_MOST_TIME = 30
 # struct r_debug, and struct r_debug_extended, which says so by its version (glibc 2.35 and later).
 _VERSION_WITH_NEXT, _MAP_AT, _NEXT_AT = 2, 8, 40
 # r_state of struct r_debug between changes of the list, and how often it is looked at, seconds.
@@ -38,9 +43,9 @@ class LinkedObject:
     dynamic: int
     table: DynamicTable
 
-    def answers_to(self, needed: str) -> bool:
-        """True when a DT_NEEDED of this name means this object."""
-        return needed in (self.name, self.name.rpartition("/")[2], self.table.soname())
+    def names(self) -> tuple[str, ...]:
+        """What a DT_NEEDED that means this object may say."""
+        return (self.name, self.name.rpartition("/")[2], self.table.soname())
 
 
 def executable_start(process: Process) -> int:
@@ -57,9 +62,11 @@ def _auxiliary(process: Process, kind: int) -> int:
 
 def linked_objects(process: Process) -> list[list[LinkedObject]]:
     """Every linked object, by namespace (dlmopen(3)), in the first one the executable first; empty for a static
-    program. Other namespaces than the first are known from glibc 2.35 on. Raises OSError where the list is damaged.
+    program. Other namespaces than the first are known from glibc 2.35 on. What the tables are asked later counts, too,
+    towards the time that all of this may take. Raises OSError where the list is damaged, LivepatchError
+    symbol_not_found when that time is over.
     """
-    memory = process.memory
+    read = _patient(process)
     main = _executable(process)
     if main is None:
         return []
@@ -74,22 +81,42 @@ def linked_objects(process: Process) -> list[list[LinkedObject]]:
     kernels = _auxiliary(process, _AT_SYSINFO_EHDR)
     namespaces: list[list[LinkedObject]] = []
     while debug and len(namespaces) < _MOST_NAMESPACES:
-        namespaces.append(_namespace(memory, struct.unpack("<Q", memory.read(debug + _MAP_AT, 8))[0], kernels))
-        version = struct.unpack("<I", memory.read(debug, 4))[0]
+        namespaces.append(_namespace(read, struct.unpack("<Q", read(debug + _MAP_AT, 8))[0], kernels))
+        version = struct.unpack("<I", read(debug, 4))[0]
         extended = version >= _VERSION_WITH_NEXT
-        debug = struct.unpack("<Q", memory.read(debug + _NEXT_AT, 8))[0] if extended else 0
+        debug = struct.unpack("<Q", read(debug + _NEXT_AT, 8))[0] if extended else 0
     return namespaces
 
 
-def _namespace(memory: Memory, at: int, kernels: int) -> list[LinkedObject]:
+def _patient(process: Process) -> Read:
+    """As the memory's read, for a limited time: a program can make its lists and tables as long as it likes."""
+    read, end = process.memory.read, time.monotonic() + _MOST_TIME
+
+    def limited(address: int, size: int) -> bytes:
+        if time.monotonic() > end:
+            raise LivepatchError(
+                "symbol_not_found",
+                "the libraries of %s cannot be looked through in %d seconds: it has too many, or invents them"
+                % (process, _MOST_TIME),
+                "Restart the process into the fixed version.",
+            )
+        return read(address, size)
+
+    return limited
+
+
+def _namespace(read: Read, at: int, kernels: int) -> list[LinkedObject]:
     """The list of link maps that starts at `at`, without the object that the kernel has put at `kernels`."""
     found: list[LinkedObject] = []
-    while at and len(found) < _MOST_OBJECTS:
+    seen: set[int] = set()
+    while at:
+        if at in seen or len(seen) == _MOST_OBJECTS:
+            raise OSError(errno.ELOOP, "its list of linked objects has no end")
+        seen.add(at)
         # What is to be added to link-time addresses may be negative: an object can be linked for a high address.
-        bias, name_at, table_at, following = struct.unpack("<qQQQ", memory.read(at, 32))
+        bias, name_at, table_at, following = struct.unpack("<qQQQ", read(at, 32))
         if not kernels or bias != kernels:
-            name = text_at(memory.read, name_at)
-            found.append(LinkedObject(name, table_at, DynamicTable(memory.read, bias, table_at)))
+            found.append(LinkedObject(text_at(read, name_at), table_at, DynamicTable(read, bias, table_at)))
         at = following
     return found
 
@@ -140,24 +167,28 @@ def scope_of(objects: list[LinkedObject], dynamic: int) -> list[LinkedObject]:
     """
     if not objects:
         return []
+    by_name: dict[str, LinkedObject] = {}
+    for candidate in objects:
+        for name in candidate.names():
+            by_name.setdefault(name, candidate)
     own = [candidate for candidate in objects if candidate.dynamic == dynamic]
-    reached: list[LinkedObject] = []
+    reached: dict[int, LinkedObject] = {}
     for root in [objects[0]] + own:
-        queue = [root]
+        queue = collections.deque([root])
         while queue:
-            at = queue.pop(0)
-            if at in reached:
+            at = queue.popleft()
+            if at.dynamic in reached:
                 continue
-            reached.append(at)
-            for needed in at.table.needed():
-                queue.extend([candidate for candidate in objects if candidate.answers_to(needed)][:1])
+            reached[at.dynamic] = at
+            queue.extend(by_name[needed] for needed in at.table.needed() if needed in by_name)
     # Preloaded libraries stand right behind the executable in the list, and nobody needs them by name.
     preloaded = []
     for candidate in objects[1:]:
-        if candidate in reached:
+        if candidate.dynamic in reached:
             break
         preloaded.append(candidate)
-    return reached[:1] + preloaded + reached[1:]
+    first, *others = reached.values()
+    return [first, *preloaded, *others]
 
 
 def slot_value(memory: Memory, slot: int) -> int:

@@ -13,6 +13,9 @@ from .._errors import LivepatchError
 from .maps import DELETED, Mapping, mapping_at
 from .memory import Memory
 
+# Ten times what the largest programs link.
+_MOST_OBJECTS, _MOST_NAMED = 8192, 8
+
 
 @dataclass(frozen=True)
 class MappedObject:
@@ -41,10 +44,22 @@ def candidate_starts(mappings: list[Mapping]) -> list[Mapping]:
 
 
 def mapped_objects(memory: Memory, mappings: list[Mapping]) -> list[MappedObject]:
-    """Every object with a build-id, in address order; what is no ELF object or has none is left out."""
-    return [
-        found for mapping in candidate_starts(mappings) for found in [object_at(memory, mappings, mapping)] if found
-    ]
+    """Every object with a build-id, in address order; what is no ELF object or has none is left out.
+
+    Raises LivepatchError patch_unsupported for more of them than any program has.
+    """
+    found = []
+    for mapping in candidate_starts(mappings):
+        here = object_at(memory, mappings, mapping)
+        if here:
+            found.append(here)
+        if len(found) > _MOST_OBJECTS:
+            raise LivepatchError(
+                "patch_unsupported",
+                "a process maps more than %d objects" % _MOST_OBJECTS,
+                "Restart the process into the fixed version.",
+            )
+    return found
 
 
 def object_starting_at(memory: Memory, mappings: list[Mapping], start: int) -> MappedObject | None:
@@ -93,6 +108,6 @@ def several_copies(build_id: str, starts: list[int], who: str) -> LivepatchError
     return LivepatchError(
         "patch_unsupported",
         "%s maps the object with build-id %s %d times (dlmopen, or copies of one file), at %s"
-        % (who, build_id, len(starts), ", ".join("%#x" % start for start in starts)),
+        % (who, build_id, len(starts), ", ".join("%#x" % start for start in starts[:_MOST_NAMED])),
         "Restart the process into the fixed version: a patch for several copies in one process is not supported.",
     )

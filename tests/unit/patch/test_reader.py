@@ -159,7 +159,7 @@ def test_any_value_in_any_field_of_the_manifest(raw: bytes, data: st.DataObject,
 
 def _code_of_manifest(plain: dict[str, object]) -> str:
     try:
-        parse_manifest(json.dumps(plain).encode("ascii"))
+        parse_manifest((json.dumps(plain, sort_keys=True, indent=2) + "\n").encode("ascii"))
     except LivepatchError as error:
         return error.code
     return ""

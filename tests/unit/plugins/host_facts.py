@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 
-def patch_in_process(name: str, state: str = "active", verified: bool = True) -> dict[str, Any]:
+def patch_in_process(name: str, state: str = "active", verified: bool = True, proof: str = "store") -> dict[str, Any]:
     """A patch as it stands in a process."""
-    return {"id": name, "version": "1", "state": state, "verified": verified, "cves": []}
+    return {"id": name, "version": "1", "state": state, "verified": verified, "proof": proof, "cves": []}
 
 
 def process(pid: int, build_ids: list[str], patches: list[dict[str, Any]]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ def test_ansible_finds_it_by_its_name() -> None:
         (process(2, ["aa"], []), False),
         (process(2, ["aa"], [patch_in_process("fix", state="loaded")]), False),
         (process(2, ["aa"], [patch_in_process("fix", verified=False)]), False),
+        (process(2, ["aa"], [patch_in_process("fix", proof="claim")]), False),
         (process(2, ["aa"], [patch_in_process("other")]), False),
     ],
 )

@@ -40,6 +40,7 @@ def test_ansible_finds_it_by_its_name() -> None:
         (process(3, ["bb"], []), False),
         (process(3, ["aa"], [patch_in_process("fix", state="loaded")]), False),
         (process(3, ["aa"], [patch_in_process("fix", verified=False)]), False),
+        (process(3, ["aa"], [patch_in_process("fix", proof="claim")]), False),
         (process(3, ["aa"], [patch_in_process("else")]), False),
         # The patch for one object proves nothing about the other.
         (process(3, ["aa", "bb"], [patch_in_process("fix")]), False),
