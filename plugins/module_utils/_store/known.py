@@ -68,5 +68,5 @@ class KnownPatches:
     def _stored(self, sha256: str) -> Patch | None:
         with contextlib.suppress(OSError, LivepatchError):
             entries, _errors = self._store.entries()
-            return next((self._store.patch(entry) for entry in entries if entry.sha256 == sha256), None)
+            return next((self._store.patch(entry)[0] for entry in entries if entry.sha256 == sha256), None)
         return None
