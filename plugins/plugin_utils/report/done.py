@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Who did what, and when, as far as it is known. This is the one place where sources of that are read.
 
-Today there are two: the time of activation that a patch's region in a process has, and the time at which the store took
-a patch in. Neither knows who did it. An audit log of the host is to be read here, too, when there is one.
+There are three: the log of the host, which says who; the time of activation that a patch's region in a process has; and
+the time at which the store took a patch in. The two latter do not know who did it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from .looks import Look
 def done(looks: Mapping[str, Look]) -> list[dict[str, Any]]:
     """What was done, the latest first: {first, last, host, what, patch, version, processes, who, source}.
 
-    Activations of one patch on one host are one entry, from the `first` to the `last` of them, as UTC; `who` is empty
-    where it is not known.
+    Activations of one patch on one host, by what the processes say, are one entry, from the `first` to the `last` of
+    them, as UTC; `who` is empty where it is not known. `source`: log, process or store.
     """
     found = [entry for host, look in looks.items() for entry in _of_host(host, look.facts or {})]
     return sorted(found, key=lambda entry: str(entry["last"]), reverse=True)
@@ -37,6 +37,35 @@ def _of_host(host: str, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for name, entry in facts.get("desired", {}).get("patches", {}).items():
         if entry["stored_at"]:
             yield _entry(host, "stored", name, entry["version"], [int(entry["stored_at"])], 0, "store")
+    for entry in (facts.get("audit") or {}).get("entries", []):
+        yield _logged(host, entry)
+
+
+def _logged(host: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry of the log; a line with "torn" has nothing but the time."""
+    outcome = str(entry.get("outcome") or "")
+    return {
+        "first": str(entry["at"]),
+        "last": str(entry["at"]),
+        "host": host,
+        "what": str(entry["action"]) + (": " + outcome if outcome else ""),
+        "patch": str(entry.get("patch") or ""),
+        "version": str(entry.get("version") or ""),
+        "processes": int(entry.get("count") or 0),
+        "who": _who(entry.get("who") or {}),
+        "source": "log",
+    }
+
+
+def _who(who: Mapping[str, Any]) -> str:
+    """Who it was: the user who logged in, by the kernel; the one of sudo(8), by its word; else the user of the task."""
+    login, sudo = who.get("login_uid"), who.get("sudo_user")
+    said = [
+        "login user %s" % login if login is not None else "",
+        "by sudo from %s" % sudo if sudo else "",
+        "as user %s" % who["uid"] if who.get("uid") is not None else "",
+    ]
+    return ", ".join(one for one in said if one)
 
 
 def _entry(

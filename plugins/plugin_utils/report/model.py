@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from ..facts import good_patches
 from .affected import Affected, affected
 from .done import done
 from .looks import Look, objects_of, told
@@ -114,8 +115,23 @@ def _host(look: Look) -> dict[str, Any]:
         "unreadable": facts.get("summary", {}).get("unreadable", 0),
         "patched": facts.get("summary", {}).get("patched", 0),
         "drift_known": "drift" in facts,
+        "log": _log(facts.get("audit")),
         "switched_off": desired.get("switched_off", ""),
         "store_errors": ["%s: %s" % (one["code"], one["message"]) for one in desired.get("errors", [])],
+    }
+
+
+def _log(audit: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What the host's log of what was done is worth; `head` is the digest to ask for another time."""
+    if audit is None:
+        return {"read": False, "exists": False, "intact": False, "why": "", "head": ""}
+    why = "; ".join("line %s: %s" % (one["line"], one["why"]) for one in audit["breaks"])
+    return {
+        "read": True,
+        "exists": audit["exists"],
+        "intact": audit["intact"],
+        "why": why if audit["head_found"] else "; ".join([why, "the line that was asked for is missing"]).lstrip("; "),
+        "head": audit["head"],
     }
 
 
@@ -146,7 +162,7 @@ def _obstacles(host: str, look: Look, known: Mapping[str, Affected]) -> Iterator
 
 
 def _patches(looks: Mapping[str, Look]) -> list[dict[str, Any]]:
-    """Each patch that is in some process, by id, version and build, and in how many it is active and verified."""
+    """Each patch that is in some process, by id, version and build, and in how many it is active and proven."""
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
     for look in looks.values():
         for name, patch in (look.facts or {}).get("patches", {}).items():
@@ -162,12 +178,12 @@ def _patches(looks: Mapping[str, Look]) -> list[dict[str, Any]]:
                     "hosts": 0,
                     "processes": 0,
                     "active": 0,
-                    "verified": 0,
+                    "proven": 0,
                 },
             )
             there = [one for fact in look.facts["processes"] for one in fact["patches"] if one["id"] == name]  # type: ignore[index]
             entry["hosts"] += 1
             entry["processes"] += len(there)
             entry["active"] += sum(one["state"] == "active" for one in there)
-            entry["verified"] += sum(one["state"] == "active" and one["verified"] for one in there)
+            entry["proven"] += sum(name in good_patches(fact) for fact in look.facts["processes"])  # type: ignore[index]
     return [found[key] for key in sorted(found)]

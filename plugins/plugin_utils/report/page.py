@@ -26,6 +26,8 @@ from .words import DRIFT, STATES
 _HERE = os.path.dirname(os.path.abspath(__file__))
 #: A table of up to so many rows is open when the page is opened.
 _OPEN_ROWS = 50
+#: How many of the things that were done are in the page; the JSON has all.
+_MOST_DONE = 2000
 #: How many process ids stand in one row; the JSON has all of them.
 _MOST_PIDS = 12
 
@@ -42,6 +44,15 @@ def page(report: Mapping[str, Any]) -> str:
         unknown_hosts={host: one["why"] for host, one in report["hosts"].items() if not one["known"]},
         drift=_drift(report["drift"]),
         obstacles=grouped(report["obstacles"]),
+        done=report["done"][:_MOST_DONE],
+        logs={
+            "exist": sum(one["log"]["exists"] for one in report["hosts"].values()),
+            "broken": {
+                host: one["log"]["why"]
+                for host, one in report["hosts"].items()
+                if one["log"]["exists"] and not one["log"]["intact"]
+            },
+        },
         compared=sum(one["drift_known"] for one in report["hosts"].values()),
         bars=_bars(report["stops"]["bars"]),
         open_rows=_OPEN_ROWS,

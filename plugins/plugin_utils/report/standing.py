@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from ..facts import good_patches
 from .affected import Affected
 
 #: From bad to good. not_running is said of hosts only: no process there maps an affected object.
@@ -55,16 +56,20 @@ def _affected(
     """The state of one affected object; `names`: the patches that fix it."""
     there = [patch for patch in process["patches"] if patch["id"] in names]
     active = [patch for patch in there if patch["state"] == "active"]
-    whole = [patch for patch in active if patch["verified"]]
+    good = good_patches(process)
+    whole = [patch for patch in active if patch["id"] in good]
     seen = [patch["id"] for patch in whole if not _covered(patch, names)]
     if seen:
-        return "fixed_in_memory", "patch %s is active and verified" % ", ".join(sorted(seen))
+        return "fixed_in_memory", "patch %s is active and proven" % ", ".join(sorted(seen))
     if whole:
         over = ", ".join("%s by %s" % pair for patch in whole for pair in _covered(patch, names))
         return "unknown", "patch %s is active, and covered by one that does not name the CVE (%s)" % (
             whole[0]["id"],
             over,
         )
+    claimed = [patch["id"] for patch in active if patch["verified"]]
+    if claimed:
+        return "unknown", "only the process says that it has patch %s: its host does not know that patch" % claimed[0]
     if active:
         why = "; ".join(active[0].get("reasons") or ["not every byte is as it must be"])
         return "unknown", "patch %s is active and not verified: %s" % (active[0]["id"], why)

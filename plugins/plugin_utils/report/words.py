@@ -25,13 +25,13 @@ STATES = {
     "unknown": Word(
         "unknown",
         "?",
-        "Nothing is proven: the host or a process could not be looked at, a patch is active and not verified, or"
+        "Nothing is proven: the host or a process could not be looked at, a patch is active and not proven, or"
         " another build of the object runs of which nobody said that it is fixed.",
     ),
     "fixed_in_memory": Word(
         "fixed in memory",
         "✓",
-        "A patch for the CVE is active in the process, and every byte of it is as it must be.",
+        "A patch for the CVE is active in the process, and every byte is as the patch that its host knows makes it.",
     ),
     "fixed_on_disk": Word(
         "fixed on disk",

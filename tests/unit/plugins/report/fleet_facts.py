@@ -22,6 +22,7 @@ def patch(name: str = "fix", **about: Any) -> dict[str, Any]:
         "version": "1",
         "state": "active",
         "verified": True,
+        "proof": "store",
         "reasons": [],
         "functions": [{"name": "greet", "address": "0x1", "redirected_to": "0x2", "redirected_by": name}],
         "switch": "byte",

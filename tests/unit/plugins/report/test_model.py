@@ -33,7 +33,7 @@ COVERED = [{"name": "greet", "address": "0x1", "redirected_to": "0x3", "redirect
 @pytest.mark.parametrize(
     ("found", "state", "reason"),
     [
-        (process(2, patch()), "fixed_in_memory", "patch fix is active and verified"),
+        (process(2, patch()), "fixed_in_memory", "patch fix is active and proven"),
         (process(2), "vulnerable", "no patch for it is in the process"),
         (process(2, disk=FIXED), "vulnerable", "A fixed build is on disk: restart it"),
         (process(2, disk=OTHER), "vulnerable", "no patch for it is in the process"),
@@ -43,11 +43,12 @@ COVERED = [{"name": "greet", "address": "0x1", "redirected_to": "0x3", "redirect
             "unknown",
             "not verified: greet was changed",
         ),
+        (process(2, patch(proof="claim")), "unknown", "only the process says that it has patch fix"),
         (process(2, patch(functions=COVERED)), "unknown", "covered by one that does not name the CVE (greet by over)"),
         (process(2, build=FIXED), "fixed_on_disk", "runs build %s, named as fixed" % FIXED),
         (process(2, build=OTHER), "unknown", "nobody named it as fixed"),
         # The object was replaced on disk, and the patch is what counts in memory.
-        (process(2, patch(), disk=FIXED), "fixed_in_memory", "active and verified"),
+        (process(2, patch(), disk=FIXED), "fixed_in_memory", "active and proven"),
     ],
 )
 def test_each_state_of_a_process(found: dict[str, Any], state: str, reason: str) -> None:
@@ -175,9 +176,28 @@ def test_drift_stops_and_what_was_done_are_those_of_the_facts() -> None:
         ("2026-01-02T02:46:40Z", "2026-01-02T03:46:40Z", "host", 2, ""),
         ("2026-01-02T02:46:40Z", "2026-01-02T02:46:40Z", "other", 1, ""),
     ]
-    assert [(one["id"], one["hosts"], one["processes"], one["verified"]) for one in report["patches"]] == [
+    assert [(one["id"], one["hosts"], one["processes"], one["proven"]) for one in report["patches"]] == [
         ("fix", 2, 3, 3)
     ]
+
+
+def test_the_log_tells_who_and_whether_it_is_whole() -> None:
+    put = {"at": "2026-01-02T00:00:00Z", "action": "store_put", "outcome": "done", "patch": "fix", "version": "1"}
+    entries = [
+        dict(put, seq=1, count=0, who={"uid": 0, "login_uid": 1000, "sudo_user": "admin", "pid": 4}),
+        {"at": "2026-01-03T00:00:00Z", "action": "torn", "seq": 2},
+    ]
+    audit = {"exists": True, "intact": True, "breaks": [], "head": "ab", "head_found": True, "entries": entries}
+    broken = dict(audit, intact=False, breaks=[{"line": 3, "why": "it is no entry"}], entries=[])
+    report = _report(good=Look(asked(audit=audit)), bad=Look(asked(audit=broken)), none=Look(asked()))
+    assert [(one["what"], one["patch"], one["who"], one["source"]) for one in report["done"]] == [
+        ("torn", "", "", "log"),
+        ("store_put: done", "fix", "login user 1000, by sudo from admin, as user 0", "log"),
+    ]
+    logs = {host: one["log"] for host, one in report["hosts"].items()}
+    assert logs["good"] == {"read": True, "exists": True, "intact": True, "why": "", "head": "ab"}
+    assert (logs["bad"]["intact"], logs["bad"]["why"]) == (False, "line 3: it is no entry")
+    assert not logs["none"]["read"]
 
 
 def test_a_time_that_cannot_be_is_no_reason_to_fail() -> None:

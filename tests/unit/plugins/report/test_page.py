@@ -63,7 +63,10 @@ def _hostile(text: str) -> dict[str, Look]:
     first = process(1, there, path=text, patchable=False, reasons=[text])
     row = {"kind": "modified", "pid": 1, "exe": text, "patch": text, "state": text, "detail": text}
     desired = {"switched_off": text, "errors": [{"code": text, "message": text, "remedy": text}], "patches": {}}
-    known = asked(first, drift=[row], desired=desired)
+    deed = {"at": MADE_AT, "action": text, "outcome": text, "patch": text, "version": text, "seq": 1}
+    deed["who"] = {"uid": 0, "login_uid": None, "sudo_user": text}
+    audit = {"exists": True, "intact": False, "breaks": [{"line": 1, "why": text}], "head": text, "head_found": True}
+    known = asked(first, drift=[row], desired=desired, audit=dict(audit, entries=[deed]))
     known["patches"][text]["description"] = text
     slow = process(2, dict(patch(stop_us=5, cves=[text]), id=text), path=text)
     return {text: Look(known), "slow": Look(asked(slow)), text + "-gone": Look(None, text)}
