@@ -12,7 +12,7 @@ MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
 
 STEP := @tools/step
-SCRIPTS := .ci/run tests/fleet tests/testbed/host-init tests/molecule/image tests/vagrant/box $(wildcard tools/* demo/run tests/*/run)
+SCRIPTS := .ci/run tests/fleet tests/testbed/host-init tests/molecule/image tests/vagrant/box $(filter-out %.py,$(wildcard tools/* demo/run tests/*/run))
 
 # In the order in which make test runs them: what fails soonest comes first.
 LINTS := ruff ruff-format mypy shellcheck changelog ansible-lint docs-lint
@@ -21,7 +21,7 @@ TESTS := $(LINTS) sanity units galaxy-import testbed integration fleet-rollout t
 # What takes long, each by itself.
 LONGER := cases corpus deaths differential endurance fleet interrupted molecule report-browser vagrant
 
-.PHONY: help test demo lint bench figures ready clean $(LONGER) $(TESTS)
+.PHONY: help test demo lint bench figures ready clean archive sbom $(LONGER) $(TESTS)
 
 help: ## say what there is
 	@echo "cgl.livepatch: what you can make"
@@ -85,6 +85,11 @@ units: ready ## ansible-test units, which pytest alone runs, too: .venv/bin/pyth
 
 galaxy-import: ready ## build the archive, and import it as Galaxy does
 	$(STEP) $@ tools/galaxy-import
+
+archive: ready ## build the archive into .build/archive, the same bytes each time, with its bill of materials (CycloneDX)
+	@tools/archive .build/archive
+
+sbom: archive ## its bill of materials, .build/archive/*.cdx.json
 
 testbed: ready ## the tests of the test bed: hosts as namespaces (as root)
 	$(STEP) --tests $@ python -m pytest tests/testbed

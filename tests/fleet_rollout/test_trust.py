@@ -37,6 +37,32 @@ def fixture_greeters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Greet
         yield made
 
 
+def _module(greeters: Greeters, name: str, host: str, **options: Any) -> dict[str, Any]:
+    """The result of one module on one host."""
+    command = ["ansible", host, "-m", f"cgl.livepatch.{name}", "-a", json.dumps(options)]
+    environment = {**greeters.environment(), "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"}
+    done = greeters.fleet.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+    result: dict[str, Any] = json.loads(done.stdout.partition("=> ")[2])
+    return result
+
+
+def _check_log(greeters: Greeters) -> None:
+    """All of it was written down, and the chain holds until somebody changes a line."""
+    host = greeters.names[0]
+    log = _module(greeters, "livepatch_facts", host, audit=True)["ansible_facts"]["livepatch"]["audit"]
+    assert (log["intact"], log["breaks"]) == (True, [])
+    told = [(one["action"], one["outcome"], one.get("error", {}).get("code")) for one in log["entries"]]
+    assert told[:2] == [("load", "refused", "signature_missing"), ("load", "refused", "signature_invalid")]
+    assert told[2:6] == [(action, "done", None) for action in ("load", "activate", "deactivate", "unload")]
+    assert log["entries"][2]["signature"]["signer"] == "builder@example.org"
+    assert log["entries"][2]["processes"][0]["pid"] == greeters.pid(host)
+
+    path = greeters.fleet.path(host, log["path"])
+    path.write_text(path.read_text().replace('"refused"', '"done"', 1))
+    log = _module(greeters, "livepatch_facts", host, audit=True)["ansible_facts"]["livepatch"]["audit"]
+    assert not log["intact"]
+
+
 def test_only_what_the_builder_signed_is_rolled_out(greeters: Greeters, tmp_path: Path) -> None:
     work = greeters.patch.parent
     signature = Path(f"{greeters.patch}.sig")
@@ -75,31 +101,7 @@ def test_only_what_the_builder_signed_is_rolled_out(greeters: Greeters, tmp_path
     greeters.play("prepare", 0, prepare_signature_policy="warn")
     assert "signature_policy warn" in greeters.play("rollout", 0, livepatch_patch=str(greeters.patch))
     assert greeters.all_say() == [NEW, NEW]
-
-
-def _module(greeters: Greeters, name: str, host: str, **options: Any) -> dict[str, Any]:
-    """The result of one module on one host."""
-    command = ["ansible", host, "-m", f"cgl.livepatch.{name}", "-a", json.dumps(options)]
-    environment = {**greeters.environment(), "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1", "ANSIBLE_STDOUT_CALLBACK": "json"}
-    done = greeters.fleet.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
-    result: dict[str, Any] = json.loads(done.stdout)["plays"][0]["tasks"][0]["hosts"][host]
-    return result
-
-
-def test_all_of_it_was_written_down_and_the_chain_holds(greeters: Greeters) -> None:
-    host = greeters.names[0]
-    log = _module(greeters, "livepatch_facts", host, audit=True)["ansible_facts"]["livepatch"]["audit"]
-    assert (log["intact"], log["breaks"]) == (True, [])
-    told = [(one["action"], one["outcome"], one.get("error", {}).get("code")) for one in log["entries"]]
-    assert told[:2] == [("load", "refused", "signature_missing"), ("load", "refused", "signature_invalid")]
-    assert told[2:6] == [(action, "done", None) for action in ("load", "activate", "deactivate", "unload")]
-    assert log["entries"][2]["signature"]["signer"] == "builder@example.org"
-    assert log["entries"][2]["processes"][0]["pid"] == greeters.pid(host)
-
-    path = greeters.fleet.path(host, log["path"])
-    path.write_text(path.read_text().replace('"refused"', '"done"', 1))
-    log = _module(greeters, "livepatch_facts", host, audit=True)["ansible_facts"]["livepatch"]["audit"]
-    assert not log["intact"]
+    _check_log(greeters)
 
 
 def test_a_patch_too_large_to_go_along_brings_its_signature(greeters: Greeters, tmp_path: Path) -> None:
