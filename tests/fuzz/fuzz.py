@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Coverage-guided fuzzing with atheris (libFuzzer): python tests/fuzz/fuzz.py TARGET --seconds N --runs N.
 
-Begins with the kept corpus and seeds made from our own sources; what it finds new stays in .build/fuzz-corpus. A finding
-ends it with status 77 and the input in .build/fuzz-findings: put that into the corpus by hand, with its repair.
+Begins with the kept corpus and seeds made from our own sources; what it finds new stays in .build/fuzz-corpus. A
+finding ends it with status 77 and leaves the input in .build/fuzz-findings: keep that (--keep FILE) with its repair.
 """
 
 from __future__ import annotations
