@@ -19,7 +19,7 @@ LINTS := ruff ruff-format mypy shellcheck changelog ansible-lint docs-lint
 TESTS := $(LINTS) sanity units galaxy-import testbed integration fleet-rollout test-demo test-redis test-corpus
 
 # What takes long, each by itself.
-LONGER := cases corpus deaths differential endurance fleet interrupted molecule report-browser vagrant
+LONGER := cases corpus deaths differential endurance fleet fuzz interrupted molecule report-browser vagrant
 
 .PHONY: help test demo lint bench figures ready clean archive sbom $(LONGER) $(TESTS)
 
@@ -76,6 +76,12 @@ interrupted: ready ## a rollout over ten hosts interrupted at 20 points, in four
 
 endurance: ready ## load, activate, deactivate, unload 10,000 times under load (CYCLES=N), with a histogram (20 minutes)
 	@LIVEPATCH_CYCLES=$(or $(CYCLES),10000) python -m pytest -q tests/unit/engine/test_endurance.py
+
+fuzz: ready ## coverage-guided fuzzing of all that reads what others made (SECONDS=N for each of five; 5 minutes)
+	@tools/venv .build/venv-fuzz requirements-fuzz.txt
+	@for target in patch manifest objects region maps; do \
+		.build/venv-fuzz/bin/python tests/fuzz/fuzz.py $$target --seconds $(or $(SECONDS),60) || exit 1; \
+	done
 
 sanity: ready ## ansible-test sanity, nothing ignored
 	$(STEP) --tests $@ tools/ansible-test sanity --color no

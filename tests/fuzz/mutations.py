@@ -101,7 +101,7 @@ def _put(body: bytearray, at: int, kind: str, dice: random.Random) -> None:
 
 def _put_into_a_table(body: bytearray, row: int, dice: random.Random) -> None:
     offset, size = struct.unpack_from("<QQ", body, row + 24)
-    if 8 <= size and offset + size <= len(body):
+    if size >= 8 and offset + size <= len(body):
         _put(body, offset + dice.randrange(int(size) // 4) * 4, dice.choice("BHIQ"), dice)
 
 

@@ -27,7 +27,11 @@ FIXED = """
 extern int helper(int);
 static int calls = 1, unused_yet[4];
 static const char *const names[] = {"one", "two"};
-int answer(const char *text) { calls++; unused_yet[calls & 3]++; return helper((int)strlen(text)) + !strcmp(text, names[calls & 1]); }
+int answer(const char *text) {
+    calls++;
+    unused_yet[calls & 3]++;
+    return helper((int)strlen(text)) + !strcmp(text, names[calls & 1]);
+}
 """
 _MAPS = """\
 00400000-00401000 r-xp 00000000 fe:00 1234 /usr/bin/a b (deleted)

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What is fuzzed: all that reads bytes which somebody else may have made, each as a function of the bytes alone.
 
-Each one ends quietly for what is good, and for what is refused as it must be; anything else that it raises is a finding.
+Each one ends quietly for what is good, and for what is refused as it must be; whatever else it raises is a finding.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Finding(Exception):
     """What must never be."""
 
 
-def _must(is_so: bool, what: str) -> None:
+def must(is_so: bool, what: str) -> None:
     if not is_so:
         raise Finding(what)
 
@@ -59,7 +59,7 @@ class Lying(Memory):
     def read_some(self, address: int, size: int) -> bytes:
         """As Memory.read_some."""
         self._reads, self._bytes = self._reads + 1, self._bytes + size
-        _must(self._reads <= _MOST_READS and self._bytes <= _MOST_BYTES, "it reads on and on")
+        must(self._reads <= _MOST_READS and self._bytes <= _MOST_BYTES, "it reads on and on")
         return self._raw[address - PLACE :][:size] if address >= PLACE else b""
 
 
@@ -67,26 +67,26 @@ def patch(data: bytes) -> None:
     """A whole patch file but for its seal, read and laid out for a process."""
     try:
         found = read_patch(sealed(data))
-        _must(sum(section.size for section in found.sections) <= MOST_MEMORY_BYTES, "its memory has no bound")
+        must(sum(section.size for section in found.sections) <= MOST_MEMORY_BYTES, "its memory has no bound")
         for section in found.sections:
-            _must(section.kind == "bss" or len(section.content) == section.size, "a section is not whole")
+            must(section.kind == "bss" or len(section.content) == section.size, "a section is not whole")
         for symbol in found.symbols:
-            _must(symbol.offset + symbol.size <= found.sections[symbol.section].size, "a symbol lies outside")
+            must(symbol.offset + symbol.size <= found.sections[symbol.section].size, "a symbol lies outside")
         for entry in found.relocations:
-            _must(0 <= entry.offset <= found.sections[entry.section].size - 4, "a field lies outside")
+            must(0 <= entry.offset <= found.sections[entry.section].size - 4, "a field lies outside")
         image = Image(found, 4096)
         addresses = {one.symbol: PLACE + one.offset for one in found.manifest.references}
-        _must(len(image.linked(PLACE << 1, addresses)) == image.size, "the image has another size")
+        must(len(image.linked(PLACE << 1, addresses)) == image.size, "the image has another size")
     except LivepatchError as error:
-        _must(error.code in (*_REFUSED, "no_room_near_object"), "refused as %s" % error.code)
+        must(error.code in (*_REFUSED, "no_room_near_object"), "refused as %s" % error.code)
 
 
 def manifest(data: bytes) -> None:
     """A manifest alone."""
     try:
-        _must(parse_manifest(data).to_json() == data, "it has another form")
+        must(parse_manifest(data).to_json() == data, "it has another form")
     except LivepatchError as error:
-        _must(error.code in _REFUSED, "refused as %s" % error.code)
+        must(error.code in _REFUSED, "refused as %s" % error.code)
 
 
 def objects(data: bytes) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
+import stat
 import struct
 
 from .header import PT_LOAD, PT_NOTE, Header, NotElf, Read, parse_header
@@ -58,12 +59,15 @@ def memory_build_id(read: Read, start: int) -> tuple[Header, int, str | None]:
 def file_build_id(path: str) -> str | None:
     """The build-id of an object on disk, or None when it has none.
 
-    Raises NotElf and OSError.
+    A pipe or a device is not waited for. Raises NotElf and OSError.
     """
-    with open(path, "rb") as stream:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise NotElf("%s is no file" % path)
 
         def read(offset: int, size: int) -> bytes:
-            return os.pread(stream.fileno(), size, offset) if offset < 1 << 63 else b""
+            return os.pread(descriptor, size, offset) if offset < 1 << 63 else b""
 
         header = parse_header(read)
         for segment in header.segments:
@@ -71,4 +75,6 @@ def file_build_id(path: str) -> str | None:
                 found = notes_build_id(read(segment.offset, segment.file_size))
                 if found:
                     return found
+    finally:
+        os.close(descriptor)
     return None

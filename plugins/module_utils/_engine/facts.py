@@ -7,21 +7,25 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Any
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from .._elf.build_id import file_build_id
 from .._elf.header import NotElf
 from .._errors import LivepatchError
 from .._process.objects import MappedObject, mapped_objects
+from .._process.patience import OUT_OF_PATIENCE, die_after
 from .._process.process import Process
 from .._process.selection import Selection, exe_of, selected
 from .._ptrace.attach import is_confined, may_suspend_filters
+from .._ptrace.watchdog import watched
 from .layers import Layers, place_of
 from .proof import Known, doubts, nothing_known
 from .region import NAME, Site, find_regions
 from .verify import CLAIM, Verified, verify
 
 SCHEMA = 1
+# How long one process may take, seconds.
+_PATIENCE = 30.0
 
 
 def gather(wanted: list[str], scan: str, known: Known = nothing_known) -> dict[str, Any]:
@@ -31,38 +35,16 @@ def gather(wanted: list[str], scan: str, known: Known = nothing_known) -> dict[s
     those that map an object which a patch found here is bound to), or all. `known`: the patches that this host knows,
     which prove what processes say (see proof.py).
     """
-    disk = DiskObjects()
     found: list[tuple[dict[str, Any], list[Verified]]] = []
     others: list[dict[str, Any]] = []
     unreadable = 0
-    for process in selected(Selection()):
-        try:
-            mappings = process.maps()
-            if not mappings:
-                continue
-            has_patch = any(mapping.path.startswith("/memfd:" + NAME) for mapping in mappings)
-            if not has_patch and scan == "patched":
-                continue
-            objects = mapped_objects(process.memory, mappings)
-            regions = find_regions(process.memory, mappings) if has_patch else []
-            layers = Layers(process.memory, mappings, regions)
-            doubted = doubts(process, mappings, objects, regions, known)
-            verified = [
-                one.against(doubted[one.region.address]) if one.region.address in doubted else one
-                for one in (verify(process, region, layers, objects) for region in regions)
-                if not wanted or one.region.id in wanted
-            ]
-            fact = _process(process, objects, layers, verified, disk)
-        except LivepatchError as error:
-            unreadable += error.code == "not_permitted"
-            continue
-        except OSError:  # its memory changed while it was looked at
+    for result in _looked_at(wanted, scan, known):
+        if result is None:
             unreadable += 1
-            continue
-        if verified:
-            found.append((fact, verified))
+        elif result[1]:
+            found.append(result)
         else:
-            others.append(fact)
+            others.append(result[0])
     patches = _patches(found)
     bound = {patch["build_id"] for patch in patches.values()}
     if scan != "all":
@@ -88,6 +70,65 @@ def gather(wanted: list[str], scan: str, known: Known = nothing_known) -> dict[s
             "unreadable": unreadable,
         },
     }
+
+
+_Look = Optional[Tuple[Dict[str, Any], List[Verified]]]
+
+
+def _looked_at(wanted: list[str], scan: str, known: Known) -> list[_Look]:
+    """What was found in each process, None for one that could not be looked at.
+
+    By a child, which dies where a process lets it wait; another one then goes on behind that.
+    """
+    looks: list[_Look] = []
+    met: set[int] = set()
+    while True:
+        result = watched(lambda tell: _look_at_all(wanted, scan, known, met, tell))
+        looks += [thing for thing in result.told if not isinstance(thing, int)]
+        begun = [thing for thing in result.told if isinstance(thing, int)]
+        if not result.died:
+            return looks
+        if result.signal != OUT_OF_PATIENCE or not begun:
+            raise LivepatchError("internal", "who gathers facts was killed (signal %d)" % result.signal)
+        met.update(begun)
+        looks.append(None)
+
+
+def _look_at_all(wanted: list[str], scan: str, known: Known, met: set[int], tell: Callable[[Any], None]) -> None:
+    """Tell the number of each process that was not yet met, and what was found in it, if that is to be told."""
+    disk = DiskObjects()
+    for process in selected(Selection(never=(os.getppid(),))):
+        if process.pid in met:
+            continue
+        tell(process.pid)
+        try:
+            with die_after(_PATIENCE):
+                look = _look(process, wanted, scan, known, disk)
+            if look is not None:
+                tell(look)
+        except LivepatchError as error:
+            if error.code in ("not_permitted", "patch_unsupported"):
+                tell(None)
+        except OSError:  # its memory changed while it was looked at
+            tell(None)
+
+
+def _look(process: Process, wanted: list[str], scan: str, known: Known, disk: DiskObjects) -> _Look:
+    """The facts of one process, None where there is nothing to tell. Raises LivepatchError, OSError."""
+    mappings = process.maps()
+    has_patch = any(mapping.path.startswith("/memfd:" + NAME) for mapping in mappings)
+    if not mappings or (not has_patch and scan == "patched"):
+        return None
+    objects = mapped_objects(process.memory, mappings)
+    regions = find_regions(process.memory, mappings) if has_patch else []
+    layers = Layers(process.memory, mappings, regions)
+    doubted = doubts(process, mappings, objects, regions, known)
+    verified = [
+        one.against(doubted[one.region.address]) if one.region.address in doubted else one
+        for one in (verify(process, region, layers, objects) for region in regions)
+        if not wanted or one.region.id in wanted
+    ]
+    return _process(process, objects, layers, verified, disk), verified
 
 
 def gather_about(patch_id: str, known: Known = nothing_known) -> dict[str, Any]:

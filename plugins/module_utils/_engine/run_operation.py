@@ -9,6 +9,7 @@ threads may be killed, by the watchdog or by anybody: what it was at is then tri
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from typing import Any, Callable, Tuple
 from .._errors import LivepatchError
 from .._process.exclusive import exclusive
 from .._process.objects import MappedObject, several_copies
+from .._process.patience import OUT_OF_PATIENCE, die_after, endless
 from .._process.process import Process
 from .._process.selection import check_numbering, exe_of, missing_pids, selected
 from .._ptrace.watchdog import Watched, watched, watched_each
@@ -37,6 +39,8 @@ _FORKING = 0.01
 _MOST_PROGRAMS, _PAUSE = 5, 0.05
 # How long the end of a process that was killed is waited for, and how often it is looked at, seconds.
 _DYING, _LOOK = 2.0, 0.005
+# How long one process may take at most, beyond the timeout, seconds.
+_PATIENCE = 120.0
 Tell = Callable[[Any], None]
 # A process: its number and its start time.
 Identity = Tuple[int, int]
@@ -47,6 +51,13 @@ class _Begun:
     """Told by the child before it changes a process: the outcome as it stands then."""
 
     outcome: Outcome
+
+
+@dataclass(frozen=True)
+class _At:
+    """Told before a process is looked at."""
+
+    process: Identity
 
 
 @dataclass(frozen=True)
@@ -83,7 +94,14 @@ def run(operation: Operation) -> Report:
         met.update(*(thing.processes for thing in told if isinstance(thing, _Met)))
         met.update((outcome.pid, outcome.start_time) for outcome in ended)
         for death in results:
-            if death.died:
+            if death.died and death.signal == OUT_OF_PATIENCE:
+                begun = _endless(operation, death, met)
+                met.add((begun.pid, begun.start_time))
+                if operation.selection.pids or begun.exe:
+                    ended.append(begun)
+                else:
+                    refused.add((begun.pid, begun.start_time))
+            elif death.died:
                 begun = _left(death, met)
                 ended += _after_death(operation, begun, death)
                 met.add((begun.pid, begun.start_time))
@@ -109,15 +127,30 @@ def _left(death: Watched, met: set[Identity]) -> Outcome:
     return left[-1]
 
 
+def _endless(operation: Operation, death: Watched, met: set[Identity]) -> Outcome:
+    """The outcome for a process that let a child wait until that died; what it had begun there is taken back."""
+    at = [thing.process for thing in death.told if isinstance(thing, _At) and thing.process not in met]
+    if not at:
+        raise LivepatchError("internal", "%s, while it looked for processes" % _death(death), "Run the task again.")
+    begun = [thing.outcome for thing in death.told if isinstance(thing, _Begun)]
+    outcome = next((one for one in begun if (one.pid, one.start_time) == at[-1]), Outcome(*at[-1], ""))
+    if outcome.exe and operation.undo:
+        with contextlib.suppress(LivepatchError), Process(outcome.pid) as process:
+            if process.start_time == outcome.start_time:
+                _watched_one(replace(operation, step=operation.undo), process, False)
+    return replace(outcome, error=endless(outcome.pid, _patience(operation)).as_dict())
+
+
+def _patience(operation: Operation) -> float:
+    """How long one process may take, seconds: a large one is searched for minutes when a patch is unloaded."""
+    return operation.timeout + _PATIENCE
+
+
 def _results(operation: Operation, met: set[Identity], changed: bool, shares: int) -> list[Watched]:
     """What came of all processes that were not yet met, and how the children ended that worked on them.
 
     `changed`: something was changed before, so that there may be new ones.
     """
-    if operation.pretend:
-        told: list[Any] = []
-        _work(operation, met, changed, told.append)
-        return [Watched(told, late=False, died=False, signal=0)]
     if shares == 1:
         return [watched(lambda tell: _work(operation, met, changed, tell))]
     turns = Turns(shares)
@@ -165,7 +198,9 @@ def _look_through(operation: Operation, met: set[Identity], tell: Tell) -> bool:
         if identity in met:
             continue
         met.add(identity)
-        result = _tried(operation, process, tell)
+        tell(_At(identity))
+        with die_after(_patience(operation)):
+            result = _tried(operation, process, tell)
         if result is not None:
             tell(_Refused(identity) if isinstance(result, LivepatchError) else result)
         changed = changed or (isinstance(result, Outcome) and result.changed)
@@ -322,7 +357,11 @@ def _after_death(operation: Operation, begun: Outcome, death: Watched) -> list[O
 
 
 def _watched_one(operation: Operation, process: Process, insisting: bool) -> Watched:
-    return watched(lambda tell: tell(_tried(operation, process, lambda _thing: None)), insisting)
+    def work(tell: Tell) -> None:
+        with die_after(_patience(operation)):
+            tell(_tried(operation, process, lambda _thing: None))
+
+    return watched(work, insisting)
 
 
 def _death(death: Watched) -> str:

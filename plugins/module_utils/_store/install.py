@@ -64,6 +64,14 @@ NoNewPrivileges=yes
 ProtectSystem=strict
 ProtectHome=read-only
 ReadWritePaths=/var/lib/cgl-livepatch /run/cgl-livepatch
+ProtectKernelTunables=yes
+ProtectControlGroups=yes
+DevicePolicy=closed
+IPAddressDeny=any
+PrivateMounts=yes
+KeyringMode=private
+MemoryMax=512M
+TasksMax=64
 
 [Install]
 WantedBy=sysinit.target

@@ -1,0 +1,41 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""An end to looking at one process, whatever that does.
+
+A read of another program's memory waits for whoever brings the page: that program itself where it serves its own page
+faults (userfaultfd(2)), or a file system that it serves (FUSE). No time-out is heeded there, death is. So who looks is
+a child of ours (see _ptrace/watchdog.py), and dies by this alarm where one process takes too long.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from typing import Iterator
+
+from .._errors import LivepatchError
+
+#: How a child has died for which a process took too long.
+OUT_OF_PATIENCE = signal.SIGALRM
+
+
+@contextlib.contextmanager
+def die_after(seconds: float) -> Iterator[None]:
+    """This process, which must be a child made for it, is killed unless the block ends within `seconds`."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def endless(pid: int, seconds: float) -> LivepatchError:
+    """The error for a process that could not be looked at in that time."""
+    return LivepatchError(
+        "not_permitted",
+        "looking at process %d came to no end within %d seconds: its memory cannot be read without its own help "
+        "(userfaultfd, a FUSE file system), or it keeps changing" % (pid, seconds),
+        "Restart that process; it is left as it is.",
+    )
