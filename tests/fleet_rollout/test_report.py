@@ -73,10 +73,15 @@ def test_the_report_tells_what_the_processes_say(greeters: Greeters, tmp_path: P
         ("node1", "not_desired"),
         ("node2", "not_desired"),
     }
-    assert {(one["host"], one["what"], one["who"]) for one in report["done"]} == {
-        ("node1", "activated", ""),
-        ("node2", "activated", ""),
+    deeds = {(one["host"], one["what"], one["source"]) for one in report["done"]}
+    assert deeds >= {
+        (host, what, source)
+        for host in ("node1", "node2")
+        for what, source in (("activated", "process"), ("load: done", "log"), ("activate: done", "log"))
     }
+    # The log says who it was; the processes do not know.
+    assert all(("as user 0" in one["who"]) == (one["source"] == "log") for one in report["done"])
+    assert [report["hosts"][host]["log"]["intact"] for host in ("node1", "node2", "gone")] == [True, True, False]
     html = (folder / "report.html").read_text("utf-8")
     assert html.count("/srv/greeter") >= 5
     assert f'cgl_livepatch_cve_processes{{host="node2",cve="{CVE}",state="vulnerable"}} 1\n' in metrics.read_text()
