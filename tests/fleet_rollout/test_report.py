@@ -98,9 +98,9 @@ def test_another_build_is_fixed_only_where_it_was_said_to_be(greeters: Greeters,
     greeters.fleet.exec("node4", ["kill", "-9", str(greeters.pid("node4"))])
     place.unlink()
     shutil.copy("/usr/bin/sleep", place)
+    script = "setsid /srv/greeter 1000 </dev/null >/dev/null 2>&1 & echo $!"
+    other = greeters.fleet.exec("node4", ["sh", "-c", script], check=True).stdout.strip()
     try:
-        script = "setsid /srv/greeter 1000 </dev/null >/dev/null 2>&1 & echo $!"
-        other = greeters.fleet.exec("node4", ["sh", "-c", script], check=True).stdout.strip()
         greeters.play("report", 0, **given)
         report = _read(tmp_path / "report")
         assert report["cves"][CVE]["hosts"]["node4"] == "unknown"
