@@ -1,5 +1,5 @@
 # Copyright (c) 2026 cgl.livepatch contributors
-# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# GNU General Public License v2.0 or later, v3.0 among them (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One line for each host, as soon as it is known what became of it, and a heading for each turn of a rollout."""
 

@@ -120,8 +120,8 @@ def _drift(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _bars(bars: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The bars with their lengths, from 0 to 1; what is there at all can be seen."""
-    most = max([bar["count"] for bar in bars], default=0)
-    return [dict(bar, share=max(bar["count"] / most, 0.01) if bar["count"] else 0.0) for bar in bars]
+    most = max([one["count"] for one in bars], default=0)
+    return [dict(one, share=max(one["count"] / most, 0.01) if one["count"] else 0.0) for one in bars]
 
 
 def _read(name: str) -> str:

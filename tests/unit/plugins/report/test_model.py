@@ -166,7 +166,7 @@ def test_drift_stops_and_what_was_done_are_those_of_the_facts() -> None:
     report = _report(host=Look(two), other=GOOD)
     assert report["drift"] == [dict(row, host="host")]
     assert (report["stops"]["activations"], report["stops"]["max_us"]) == (3, 7000)
-    assert [bar for bar in report["stops"]["bars"] if bar["count"]] == [
+    assert [one for one in report["stops"]["bars"] if one["count"]] == [
         {"label": "no stop", "count": 1},
         {"label": "up to 0.1 ms", "count": 1},
         {"label": "5 to 10 ms", "count": 1},
