@@ -46,8 +46,9 @@ from .watchdog import arm, disarm
 _PAGE = 4096
 _AT_ENTRY = 9
 _MOST_STACK = 8 << 20
-# How long one stop of the program may take, seconds: the watchdog ends us after it, and the program runs on.
-_LONGEST_STOP = 1.0
+# How long one stop of the program may take, seconds: the watchdog ends us after it, and the program runs on. None of
+# its own code has run, so only who started it waits for it; on a host that boots, we may have to wait for a processor.
+_LONGEST_STOP = 3.0
 # How long release waits for one thread to stop, seconds.
 _RELEASE = 1.0
 
@@ -67,15 +68,16 @@ class Held:
     until: float
 
 
-def hold_at_entry(process: Process, begin: Callable[[], None], deadline: float, until: float) -> Held | None:
+def hold_at_entry(process: Process, begin: Callable[[], None], deadline: float, seconds: float) -> Held | None:
     """Trace `process`, call `begin` (which makes it execve(2)), and let it go once it sleeps in the stub.
 
     None where the new program has no dynamic linker: it is at its entry when the kernel begins it, and nothing would
-    map its libraries before. `deadline` and `until`: seconds of CLOCK_MONOTONIC. Inside watched().
+    map its libraries before. `deadline`: seconds of CLOCK_MONOTONIC; `seconds`: how long after its execve the program
+    goes on by itself. Inside watched().
     Raises LivepatchError process_gone, function_busy (no execve by `deadline`), patch_unsupported; the program then
     runs on as if nobody had been there.
     """
-    return as_tracer(lambda: _hold(process, begin, deadline, until))
+    return as_tracer(lambda: _hold(process, begin, deadline, seconds))
 
 
 def release(process: Process, held: Held) -> None:
@@ -99,7 +101,7 @@ def is_in_stub(counter: int, held: Held) -> bool:
     return held.stub <= counter < held.stub + entry_stub.SIZE
 
 
-def _hold(process: Process, begin: Callable[[], None], deadline: float, until: float) -> Held | None:
+def _hold(process: Process, begin: Callable[[], None], deadline: float, seconds: float) -> Held | None:
     pid = process.pid
     with child_signals_held():
         # Whatever is raised below, the end of this thread lets go of it.
@@ -107,6 +109,7 @@ def _hold(process: Process, begin: Callable[[], None], deadline: float, until: f
             raise LivepatchError("process_gone", "process %d has exited" % pid)
         begin()
         _run_until(process, deadline, resume, is_exec_stop)
+        until = time.monotonic() + seconds
         process.as_it_is_now()
         held = None
         try:
@@ -206,8 +209,3 @@ def _unused_text(process: Process, mappings: list[Mapping]) -> int:
         "%s has no unused bytes in its text in which it could wait at its entry" % process,
         "It is patched right after it started instead (service cgl-livepatch).",
     )
-
-
-def remaining(held: Held) -> float:
-    """Seconds until a held program goes on by itself."""
-    return held.until - time.monotonic()

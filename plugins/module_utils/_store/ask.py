@@ -14,8 +14,9 @@ import socket
 import sys
 import time
 
-# How long the service is waited for, seconds: when it is just being started again, and when it is at work.
-_CONNECT, _ANSWER = 1.0, 3.0
+# How long the service is waited for, seconds: when it is just being started again; for a sign of life; and then for its
+# turn, as many services start at once when a host boots.
+_CONNECT, _ANSWER, _TURN = 1.0, 3.0, 30.0
 _PAUSE = 0.02
 
 
@@ -27,16 +28,30 @@ def ask(path: str) -> str:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
                 connection.settimeout(_ANSWER)
                 connection.connect(path)
-                answer = connection.recv(256).decode("utf-8", "replace")
-                return (
-                    answer[4:].strip() if answer.startswith("no: ") else "" if answer == "go" else "it did not answer"
-                )
+                return _answer(connection)
         except (FileNotFoundError, ConnectionRefusedError) as error:
             if time.monotonic() > end:
                 return "service cgl-livepatch does not run (%s)" % error
             time.sleep(_PAUSE)
         except OSError as error:
             return "service cgl-livepatch cannot be asked (%s)" % error
+
+
+def _answer(connection: socket.socket) -> str:
+    """Wait for a line "go", or "no: " and the reason; "wait" says that one of them will come."""
+    told = b""
+    while True:
+        line, end, rest = told.partition(b"\n")
+        if not end:
+            piece = connection.recv(256)
+            if not piece:
+                return "it did not answer"
+            told += piece
+        elif line == b"wait":
+            connection.settimeout(_TURN)
+            told = rest
+        else:
+            return "" if line == b"go" else line.decode("utf-8", "replace").replace("no: ", "", 1).strip()
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ the kernel tells nothing (in a container), it says so, and serves launchers only
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -175,11 +176,13 @@ class Daemon:
         connection.setblocking(True)
         wishes = self._current()
         if not wishes:
-            connection.sendall(b"go")
+            with contextlib.suppress(OSError):  # it went on already
+                connection.sendall(b"go\n")
             connection.close()
             return
         try:
             pid = asker(connection)
+            connection.sendall(b"wait\n")
         except (LivepatchError, OSError) as error:
             refuse(connection, str(error))
             return

@@ -56,6 +56,8 @@ StateDirectory=cgl-livepatch
 StateDirectoryMode=0700
 UMask=0077
 OOMScoreAdjust=-900
+# When a host boots, many programs wait for it.
+Nice=-5
 # It reads and writes the memory of every process, and asks the kernel about them. More it does not need. Nothing here
 # may be kept by a seccomp filter (RestrictAddressFamilies= and the like): whoever is under one may suspend no other's.
 CapabilityBoundingSet=CAP_SYS_PTRACE CAP_SYS_ADMIN CAP_NET_ADMIN CAP_DAC_READ_SEARCH CAP_DAC_OVERRIDE

@@ -26,8 +26,8 @@ from .places import Places
 from .store import Store
 from .wanted import Wishes
 
-# How long the launcher may take to become the program, and the program to reach its entry and be patched, seconds.
-BEGIN, HOLD = 3.0, 5.0
+# How long the launcher may take to become the program, and the program then to reach its entry and be patched, seconds.
+BEGIN, HOLD = 10.0, 5.0
 
 
 def launcher_text(places: Places, python: str) -> str:
@@ -77,11 +77,10 @@ def launch(store: Store, wishes: Wishes, pid: int, connection: socket.socket) ->
 
         def work(tell: Callable[[object], None]) -> None:
             def begin() -> None:
-                connection.sendall(b"go")
+                connection.sendall(b"go\n")
                 connection.close()
 
-            now = time.monotonic()
-            tell(hold_at_entry(process, begin, now + BEGIN, now + BEGIN + HOLD))
+            tell(hold_at_entry(process, begin, time.monotonic() + BEGIN, HOLD))
 
         result = watched(work)
         connection.close()
@@ -102,5 +101,5 @@ def refuse(connection: socket.socket, why: str) -> None:
     """Tell the launcher that nobody will hold its program."""
     with contextlib.suppress(OSError):  # it went on already
         connection.setblocking(False)
-        connection.sendall(("no: " + why).encode("utf-8", "replace")[:250])
+        connection.sendall(("no: " + why.replace("\n", " ")).encode("utf-8", "replace")[:250] + b"\n")
     connection.close()

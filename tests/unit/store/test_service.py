@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -253,6 +254,21 @@ def test_launchers_that_ask_and_go_away_keep_nobody_else_waiting(bed: Bed) -> No
             idle.connect(bed.places.socket)
         with Started(bed.places.launcher, str(bed.program)) as program:
             assert program.begun()[1] == NEW
+
+
+@pytest.mark.parametrize("is_kept", [False, True])
+def test_who_asks_and_is_gone_at_once_does_not_end_the_service(bed: Bed, is_kept: bool) -> None:
+    if is_kept:
+        bed.keep()
+    with bed.service() as service:
+        os.kill(service.pid, signal.SIGSTOP)
+        for _turn in range(4):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as gone:
+                gone.connect(bed.places.socket)
+        os.kill(service.pid, signal.SIGCONT)
+        with Started(bed.places.launcher, str(bed.program)) as program:
+            assert program.begun()[1] == (NEW if is_kept else OLD), bed.told()
+        assert service.poll() is None
 
 
 def test_looks_are_three_a_program_and_its_children_get_what_is_left() -> None:

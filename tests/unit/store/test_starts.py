@@ -134,12 +134,21 @@ def test_the_holder_dies_at_any_time_and_the_program_starts(tmp_path: Path, turn
         assert Path("/proc/%d/status" % program.pid).read_text().split("TracerPid:")[1].split()[0] == "0"
 
 
+def test_many_services_that_start_at_once_as_at_boot_all_have_it(tmp_path: Path) -> None:
+    bed = Bed(tmp_path)
+    bed.keep()
+    with bed.service(), contextlib.ExitStack() as stack:
+        programs = [stack.enter_context(Started(bed.places.launcher, str(bed.program))) for _number in range(40)]
+        for program in programs:
+            assert program.begun() == (program.pid, NEW, NEW), bed.told()
+
+
 def test_a_held_program_goes_on_by_itself_when_its_time_is_over(tmp_path: Path) -> None:
     """Nobody releases it: it starts at the end of its time, at its true entry point; no tracer is there."""
     bed = Bed(tmp_path)
     began = time.monotonic()
     with _about_to_exec(str(bed.program)) as (program, begin):
-        held = _hold(program.pid, begin, began + 1.0)
+        held = _hold(program.pid, begin, 1.0)
         assert held is not None
         assert program.begun() == (program.pid, OLD, OLD)
         assert time.monotonic() >= began + 1.0
@@ -148,7 +157,7 @@ def test_a_held_program_goes_on_by_itself_when_its_time_is_over(tmp_path: Path) 
 def test_release_puts_back_what_was_changed(tmp_path: Path) -> None:
     bed = Bed(tmp_path)
     with _about_to_exec(str(bed.program)) as (program, begin):
-        held = _hold(program.pid, begin, time.monotonic() + 60)
+        held = _hold(program.pid, begin, 60.0)
         assert held is not None
         with Process(program.pid) as process:
             assert process.memory.read(held.stub, len(held.before)) != held.before
@@ -164,14 +173,14 @@ def test_a_static_program_is_not_held_and_starts(tmp_path: Path) -> None:
     program_path = tmp_path / "static"
     subprocess.run(["gcc", "-static", "-o", str(program_path), str(source)], check=True)
     with _about_to_exec(str(program_path)) as (program, begin):
-        assert _hold(program.pid, begin, time.monotonic() + 60) is None
+        assert _hold(program.pid, begin, 60.0) is None
         assert program.line()[0] == "ready"
 
 
-def _hold(pid: int, begin: object, until_time: float) -> Held | None:
+def _hold(pid: int, begin: object, seconds: float) -> Held | None:
     def work(tell: object) -> None:
         with Process(pid) as process:
-            tell(hold_at_entry(process, begin, time.monotonic() + 10, until_time))  # type: ignore[operator,arg-type]
+            tell(hold_at_entry(process, begin, time.monotonic() + 10, seconds))  # type: ignore[operator,arg-type]
 
     result = watched(work)
     assert not result.died
