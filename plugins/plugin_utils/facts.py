@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from ansible.errors import AnsibleError
@@ -43,3 +43,12 @@ def good_patches(process: Mapping[str, Any]) -> set[str]:
         for patch in process["patches"]
         if patch["state"] == "active" and patch["verified"] and patch.get("proof") == "store"
     }
+
+
+def covered(patch: Mapping[str, Any], names: Collection[str]) -> list[tuple[str, str]]:
+    """The functions of a patch whose calls go to another patch, and to which; patches among `names` do as well as it."""
+    return [
+        (function["name"], function["redirected_by"])
+        for function in patch.get("functions", [])
+        if function["redirected_by"] not in ("", patch["id"], *names)
+    ]

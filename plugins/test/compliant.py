@@ -13,7 +13,8 @@ author:
   - cgl.livepatch contributors (@cgl)
 description:
   - True when, according to the facts of a host, no process that maps an affected object lacks an active, verified
-    patch for the CVE, and at least one process has such a patch.
+    patch for the CVE, and at least one process has such a patch. One whose functions are covered by a later patch that
+    does not name the CVE is no such patch.
   - An object is known to be affected when a patch that names the CVE, and is in some process of this host, is bound to
     it. The facts know of no other objects. A vulnerable object that no patch on this host was built for is not noticed.
   - Never true without proof. What a process merely says of itself is none. The host must know the patch (C(proof) is
@@ -60,7 +61,7 @@ _value:
 from collections.abc import Callable
 from typing import Any
 
-from ..plugin_utils.facts import checked, good_patches, processes_with
+from ..plugin_utils.facts import checked, covered, good_patches, processes_with
 
 
 def compliant(facts: Any, cve: str) -> bool:
@@ -74,7 +75,7 @@ def compliant(facts: Any, cve: str) -> bool:
         if cve.upper() in {fixed.upper() for fixed in patch["cves"]}:
             fixes.setdefault(patch["build_id"], set()).add(name)
     return bool(processes_with(known, fixes)) and all(
-        good_patches(process) & names
+        any(patch["id"] in good_patches(process) & names and not covered(patch, names) for patch in process["patches"])
         for build_id, names in fixes.items()
         for process in processes_with(known, [build_id])
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from ..facts import good_patches
+from ..facts import covered, good_patches
 from .affected import Affected
 
 #: From bad to good. not_running is said of hosts only: no process there maps an affected object.
@@ -58,11 +58,11 @@ def _affected(
     active = [patch for patch in there if patch["state"] == "active"]
     good = good_patches(process)
     whole = [patch for patch in active if patch["id"] in good]
-    seen = [patch["id"] for patch in whole if not _covered(patch, names)]
+    seen = [patch["id"] for patch in whole if not covered(patch, names)]
     if seen:
         return "fixed_in_memory", "patch %s is active and proven" % ", ".join(sorted(seen))
     if whole:
-        over = ", ".join("%s by %s" % pair for patch in whole for pair in _covered(patch, names))
+        over = ", ".join("%s by %s" % pair for patch in whole for pair in covered(patch, names))
         return "unknown", "patch %s is active, and covered by one that does not name the CVE (%s)" % (
             whole[0]["id"],
             over,
@@ -77,12 +77,3 @@ def _affected(
     if there:
         return "vulnerable", "patch %s is loaded and not active%s" % (there[0]["id"], disk)
     return "vulnerable", "no patch for it is in the process%s" % disk
-
-
-def _covered(patch: Mapping[str, Any], names: Collection[str]) -> list[tuple[str, str]]:
-    """The functions of a patch whose calls go to another patch, and to which; patches among `names` fix it, too."""
-    return [
-        (function["name"], function["redirected_by"])
-        for function in patch.get("functions", [])
-        if function["redirected_by"] not in ("", patch["id"], *names)
-    ]

@@ -51,6 +51,12 @@ def test_one_process_decides(other: dict[str, Any], expected: bool) -> None:
     assert compliant(facts(BOUND, [FIXED, FIXED_LIBRARY, other]), CVE) is expected
 
 
+@pytest.mark.parametrize(("over", "expected"), [("", True), ("fix", True), ("fix-2", True), ("else", False)])
+def test_what_covers_it_must_fix_it_too(over: str, expected: bool) -> None:
+    patch = {**patch_in_process("fix"), "functions": [{"name": "answer", "redirected_by": over}]}
+    assert compliant(facts(BOUND, [process(1, ["aa"], [patch])]), CVE) is expected
+
+
 def test_case_does_not_matter() -> None:
     assert compliant(facts(BOUND, [FIXED]), "cve-2026-1") is True
 
