@@ -46,7 +46,7 @@ def good_patches(process: Mapping[str, Any]) -> set[str]:
 
 
 def covered(patch: Mapping[str, Any], names: Collection[str]) -> list[tuple[str, str]]:
-    """The functions of a patch whose calls go to another patch, and to which; patches among `names` do as well as it."""
+    """The functions of a patch whose calls go to another patch, and to which; patches among `names` do as well."""
     return [
         (function["name"], function["redirected_by"])
         for function in patch.get("functions", [])
