@@ -4,16 +4,14 @@
 """Coverage-guided fuzzing with atheris (libFuzzer): python tests/fuzz/fuzz.py TARGET --seconds N --runs N.
 
 Begins with the kept corpus and seeds made from our own sources; what it finds new stays in .build/fuzz-corpus. A
-finding ends it with status 77 and leaves the input in .build/fuzz-findings: keep that (--keep FILE) with its repair.
+finding ends it and leaves its input in .build/fuzz-findings: keep that (shrink.py --with FILE) with its repair.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import random
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -27,27 +25,22 @@ import atheris  # noqa: E402
 with atheris.instrument_imports(include=["module_utils"]):
     from targets import TARGETS
 
+from kept_inputs import kept  # noqa: E402
 from mutations import MUTATORS  # noqa: E402
 
-from corpus import keep, kept  # noqa: E402
-
-# The most memory (MiB) and time (seconds) that one input may take.
-_MEMORY, _TIME, _MOST_INPUT = 1024, 10, 4096
+# The most memory (MiB) and time (seconds, also those in which others had the processor) that one input may take, and
+# the most bytes that one has.
+_MEMORY, _TIME, _MOST_INPUT = 1024, 300, 4096
 
 
 def main() -> None:
     """Fuzz one target."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("target", choices=sorted(TARGETS))
-    parser.add_argument("--keep", metavar="FILE", help="add this input to the corpus, and do nothing else")
     parser.add_argument("--seconds", type=int, default=0, help="0: without end")
     parser.add_argument("--runs", type=int, default=-1, help="-1: without end")
     parser.add_argument("--seed", type=int, default=0, help="of the random numbers, 0: another one each time")
-    parser.add_argument("--merge", action="store_true", help="keep in the corpus what adds coverage, and no more")
     given = parser.parse_args()
-    if given.keep:
-        keep(given.target, [*kept(given.target), Path(given.keep).read_bytes()])
-        return
     folder = _ROOT / ".build" / "fuzz-corpus" / given.target
     findings = _ROOT / ".build" / "fuzz-findings"
     for place in (folder, findings):
@@ -55,25 +48,12 @@ def main() -> None:
     _fill(folder, given.target)
     words = ["-rss_limit_mb=%d" % _MEMORY, "-timeout=%d" % _TIME, "-max_len=%d" % _MOST_INPUT, "-use_value_profile=0"]
     words += ["-artifact_prefix=%s/%s-" % (findings, given.target), "-print_final_stats=1", "-seed=%d" % given.seed]
-    if given.merge:
-        fewer = _ROOT / ".build" / "fuzz-fewer" / given.target
-        shutil.rmtree(fewer, ignore_errors=True)
-        fewer.mkdir(parents=True)
-        words += ["-merge=1", str(fewer), str(folder)]
-    else:
-        words += ["-max_total_time=%d" % given.seconds, "-runs=%d" % given.runs, str(folder)]
+    words += ["-max_total_time=%d" % given.seconds, "-runs=%d" % given.runs, str(folder)]
     options = {}
     mutator = MUTATORS.get(given.target)
     if mutator:
         options["custom_mutator"] = lambda data, most, seed: mutator(data, random.Random(seed), atheris.Mutate)[:most]
     atheris.Setup([sys.argv[0], *words], TARGETS[given.target], **options)
-    if given.merge:
-        # libFuzzer ends the process itself: what is left is written down on the way out.
-        child = os.fork()
-        if child:
-            os.waitpid(child, 0)
-            keep(given.target, [path.read_bytes() for path in fewer.iterdir()])
-            return
     atheris.Fuzz()
 
 

@@ -20,11 +20,10 @@ from module_utils._ptrace.watchdog import watched
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "fuzz"))
 
+from kept_inputs import kept
 from mutations import MUTATORS
 from seeds import seeds
 from targets import TARGETS, Finding, must
-
-from corpus import kept
 
 MOST_MEMORY, MOST_SECONDS, MUTATIONS = 1 << 30, 60, 3000
 
