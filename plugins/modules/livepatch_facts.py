@@ -105,7 +105,7 @@ requirements:
   - python-ptrace
   - pyelftools
 notes:
-  - Needs root, or C(CAP_SYS_PTRACE) over the processes, to see those of other users.
+  - Needs root, or C(CAP_SYS_PTRACE) and C(CAP_DAC_OVERRIDE), to see the processes of other users.
 seealso:
   - module: cgl.livepatch.livepatch_store
   - module: cgl.livepatch.livepatch_load

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from bed import Bed
 
 from module_utils._store.install import install, uninstall
 from module_utils._store.places import Places
-from module_utils._store.unit_files import DROP_IN, UnitRefused, drop_in, generate, unit_text
+from module_utils._store.unit_files import DROP_IN, SERVICE, UnitRefused, drop_in, generate, unit_text
 
 
 @pytest.fixture(name="places")
@@ -98,6 +100,27 @@ def test_the_service_itself_never_asks_itself(places: Places) -> None:
     _unit(places, "/etc/systemd/system/cgl-livepatch.service", "[Service]\nExecStart=/y\n")
     with pytest.raises(UnitRefused):
         _commands(places, "cgl-livepatch.service")
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
+def test_the_service_is_confined(tmp_path: Path) -> None:
+    """As far as systemd can tell; no more of it is possible without a seccomp filter, and it must have none."""
+    bed = Bed(tmp_path)
+    (unit,) = Path(bed.places.root).rglob(SERVICE)
+    told = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--threshold=70", "--no-pager", str(unit)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if "unrecognized option" in told.stdout:  # before systemd 250
+        pytest.skip("this systemd cannot judge a unit that is not loaded")
+    assert told.returncode == 0, told.stdout
+    filters = ("SystemCall", "RestrictAddress", "RestrictNamespaces", "RestrictRealtime", "RestrictSUIDSGID")
+    filters += ("MemoryDenyWriteExecute", "PrivateDevices", "LockPersonality", "ProtectClock", "ProtectHostname")
+    filters += ("ProtectKernelLogs", "ProtectKernelModules")
+    assert not [line for line in unit.read_text().splitlines() if line.startswith(filters)]
 
 
 def test_installing_twice_changes_nothing_and_taking_away_leaves_the_store(tmp_path: Path) -> None:
