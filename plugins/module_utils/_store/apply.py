@@ -14,6 +14,7 @@ from .._engine.outcome import Report
 from .._errors import LivepatchError
 from .._process.process import Process
 from .._process.selection import Selection, selected
+from .kill_switch import switched_off
 from .store import Store
 from .wanted import Wanted, Wishes, lacking
 
@@ -41,7 +42,7 @@ class Applied:
 
 
 def apply_to(store: Store, process: Process, wanted: Wanted) -> Applied:
-    """Load and activate what one process lacks of `wanted`. What fails is told, and keeps the others from nothing."""
+    """Load and activate what one process lacks of `wanted`, if nothing is switched off; what fails is told."""
     done = Applied(process.pid, process.start_time, wanted.exe, held=[entry.id for entry in wanted.held])
     try:
         entries = lacking(process, wanted)
@@ -51,6 +52,8 @@ def apply_to(store: Store, process: Process, wanted: Wanted) -> Applied:
         return done
     meant = Selection(pids=(process.pid,))
     for entry in entries:
+        if switched_off(store.places):  # since a pass over many processes began
+            return done
         try:
             patch, verdict = store.patch(entry)
             done.signatures[entry.id] = verdict.as_dict()

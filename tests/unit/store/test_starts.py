@@ -76,21 +76,27 @@ class TestLauncher:
         assert b"/nonexistent" in ended.stderr
 
     def test_another_users_service_is_held_too(self, bed: Bed) -> None:
-        os.chmod(bed.folder, 0o755)
-        for folder in bed.folder.parents:
-            if folder.stat().st_uid == os.getuid() and str(folder).startswith("/tmp/"):
-                os.chmod(folder, folder.stat().st_mode | 0o011)
+        _let_everybody_in(bed.folder)
         command = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--no-new-privs"]
         with Started(*command, bed.places.launcher, str(bed.program)) as program:
             assert program.begun()[1:] == (NEW, NEW)
 
     def test_nobody_has_another_users_process_held(self, bed: Bed) -> None:
         """A process that asks for its parent, which is somebody else: refused, and nothing of it is traced."""
+        _let_everybody_in(bed.folder)
         ask = [bed.places.program + "/cgl_livepatch/_store/ask.py", bed.places.socket]
         command = ["setpriv", "--reuid", "65534", "--clear-groups", "/usr/bin/python3", "-I", "-S", *ask]
         ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
         assert ended.returncode == 1
         assert "is another user than that" in ended.stderr
+
+
+def _let_everybody_in(place: Path) -> None:
+    """Other users may use what is below a folder of ours."""
+    os.chmod(place, 0o755)
+    for folder in place.parents:
+        if folder.stat().st_uid == os.getuid() and str(folder).startswith("/tmp/"):
+            os.chmod(folder, folder.stat().st_mode | 0o011)
 
 
 def test_without_the_service_the_program_starts_and_the_journal_says_so(tmp_path: Path) -> None:
