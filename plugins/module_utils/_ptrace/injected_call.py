@@ -75,7 +75,7 @@ class InjectedCalls:
         self._entered = False
         self._stop_again = 0
         self._in_gap = self._given_up = False
-        xstate = get_register_set(thread.tid, arch.NT_XSTATE, RegisterBuffer(_MOST_XSTATE))
+        xstate = get_register_set(thread.tid, arch.state_set(xstate_size), RegisterBuffer(_MOST_XSTATE))
         frame = arch.return_frame(stack, gadgets.restorer, thread.registers, self._mask, xstate, xstate_size)
         thread.process.memory.write(stack, frame)
 

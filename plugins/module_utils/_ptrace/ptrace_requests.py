@@ -20,6 +20,7 @@ from .python_ptrace import (
     PTRACE_SETREGSET,
     PTRACE_SYSCALL,
     PtraceError,
+    error_number,
     iovec_struct,
     ptrace,
 )
@@ -164,6 +165,5 @@ def _call(request: int, tid: int, address: int, data: int) -> None:
     try:
         ptrace(request, tid, address, data)
     except PtraceError as error:
-        raise OSError(
-            error.errno, "%s (ptrace request %#x, thread %d)" % (os.strerror(error.errno), request, tid)
-        ) from None
+        number = error_number(error)
+        raise OSError(number, "%s (ptrace request %#x, thread %d)" % (os.strerror(number), request, tid)) from None

@@ -10,6 +10,7 @@ missing library instead of failing with a traceback.
 from __future__ import annotations
 
 import ctypes
+import re
 import traceback
 
 LIBRARY_ERROR = ""
@@ -38,7 +39,18 @@ __all__ = (
     "PTRACE_SETREGSET",
     "PTRACE_SYSCALL",
     "PtraceError",
+    "error_number",
     "iovec_struct",
     "ptrace",
     "ptrace_registers_t",
 )
+
+
+def error_number(error: PtraceError) -> int:
+    """The errno of a call that failed.
+
+    With its module in C (cptrace, which Debian's package has), python-ptrace 0.9.8 looks for it where only ctypes keeps
+    one, and always gives 0; its message has it in any case.
+    """
+    found = re.search(r" error #(\d+)", str(error))
+    return int(error.errno or 0) or (int(found.group(1)) if found else 0)

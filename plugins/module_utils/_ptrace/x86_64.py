@@ -27,7 +27,9 @@ SYSCALLS = {"mmap": 9, "munmap": 11, "close": 3, "memfd_create": 319}
 _SIGNAL_RETURN_CALL = 15
 # The red zone: a leaf function's data may lie this far below the stack pointer (System V ABI AMD64, 3.2.2).
 RED_ZONE = 128
-NT_XSTATE = 0x202
+# Vector and x87 state: the register set of a processor with XSAVE, and that of one without; and how long the latter is.
+_NT_FPREGS, _NT_XSTATE = 2, 0x202
+_FXSAVE_BYTES = 512
 SYSCALL_RETURN = b"\x0f\x05\xc3"  # syscall; ret
 SIGNAL_RETURN = b"\x48\xc7\xc0\x0f\x00\x00\x00\x0f\x05"  # mov $15,%rax; syscall (rt_sigreturn)
 
@@ -165,7 +167,7 @@ def registers_to_go_on(registers: bytes) -> bytes:
 def return_frame(at: int, restorer: int, registers: bytes, mask: int, xstate: bytes, xstate_size: int) -> bytes:
     """A signal frame (struct rt_sigframe) for address `at`, through which rt_sigreturn brings back a whole thread.
 
-    `xstate` is the NT_X86_XSTATE register set, of which the first `xstate_size` bytes belong into a frame here.
+    `xstate` is the register set `state_set` names, of which the first `xstate_size` bytes belong into a frame here.
     `at` must be 8 below a multiple of 16, as after a call. The alternate stack is left alone: its flags are set to what
     sigaltstack(2) refuses.
     """
@@ -176,7 +178,8 @@ def return_frame(at: int, restorer: int, registers: bytes, mask: int, xstate: by
         return int.from_bytes(context[_PLACE[name] : _PLACE[name] + 8], "little")
 
     frame = struct.pack("<Q", restorer)
-    frame += struct.pack("<QQ", 1 | 2 | 4, 0)  # UC_FP_XSTATE, UC_SIGCONTEXT_SS, UC_STRICT_RESTORE_SS; no link
+    extended = xstate_size > _FXSAVE_BYTES
+    frame += struct.pack("<QQ", extended | 2 | 4, 0)  # UC_FP_XSTATE, UC_SIGCONTEXT_SS, UC_STRICT_RESTORE_SS; no link
     frame += struct.pack("<QiiQ", 0, 0x10, 0, 0)  # stack_t that is refused
     frame += struct.pack("<18Q", *(get(name) for name in _FRAME_ORDER))
     frame += struct.pack("<4H", get("cs"), 0, 0, get("ss"))
@@ -185,6 +188,9 @@ def return_frame(at: int, restorer: int, registers: bytes, mask: int, xstate: by
     frame += struct.pack("<Q", mask)
     frame += bytes(state_at - at - len(frame))
     state = bytearray(xstate[:xstate_size])
+    if not extended:
+        state[464:512] = bytes(48)  # "only this much": no magic number
+        return frame + bytes(state)
     features = xstate[464:472]
     state[464:512] = (
         struct.pack("<II", 0x46505853, xstate_size + 4) + features + struct.pack("<I", xstate_size) + bytes(28)
@@ -221,6 +227,11 @@ def _signal_frames(stack: bytes) -> list[int]:
     return [match.start() for match in _SELECTORS.finditer(stack, 24)]
 
 
+def state_set(xstate_size: int) -> int:
+    """The NT_ number of the register set that holds what own_xstate_size() counts."""
+    return _NT_XSTATE if xstate_size > _FXSAVE_BYTES else _NT_FPREGS
+
+
 def return_frame_size(xstate_size: int) -> int:
     """The most bytes a return frame takes."""
     return 512 + 64 + xstate_size + 4
@@ -232,7 +243,7 @@ def _state_place(at: int) -> int:
 
 @functools.lru_cache(maxsize=None)
 def own_xstate_size() -> int:
-    """How many bytes of extended state the kernel puts into a signal frame on this machine.
+    """How many bytes of vector and x87 state the kernel puts into a signal frame here; 512 without XSAVE.
 
     The register set may be longer (states a process must ask for), and a frame of another size is refused; so the
     kernel is asked for a frame: a signal to ourselves, whose handler reads the size out of it.
@@ -243,7 +254,7 @@ def own_xstate_size() -> int:
     def read_size(_signal: int, _info: int, context: int) -> None:
         state_at = ctypes.c_uint64.from_address(context + 40 + 184).value
         magic, _whole, _features, size = struct.unpack("<IIQI", ctypes.string_at(state_at + 464, 20))
-        sizes.append(size if magic == 0x46505853 else 512)
+        sizes.append(size if magic == 0x46505853 else _FXSAVE_BYTES)
 
     handler = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)(read_size)
 

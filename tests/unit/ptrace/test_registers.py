@@ -21,6 +21,7 @@ from module_utils._engine.outcome import Report
 from module_utils._process.process import Process
 from module_utils._process.selection import Selection
 from module_utils._ptrace import injected_call
+from module_utils._ptrace import x86_64 as arch
 
 # One thread spins with known values in every general, vector, mask and x87 register, the red zone, the flags, MXCSR,
 # the x87 control word and the base of gs, and looks at them in each round; it is the leader, so that it is the one
@@ -253,6 +254,16 @@ def _die_at(process: Process, point: int, after: bool) -> int:
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_state_survives_the_death_of_the_tool(program: Path, after: bool) -> None:
     """The tool is killed at each of its touches of a call in turn: the thread goes on with all that it had."""
+    _die_everywhere(program, after)
+
+
+def test_so_it_does_on_a_processor_without_xsave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no more to be kept than x87 and SSE: the frame of such a processor has it all."""
+    monkeypatch.setattr(arch, "own_xstate_size", lambda: 512)
+    _die_everywhere(compile_program(tmp_path, "plain", SPINNER, "-DVECTOR=128", "-w", "-no-pie", "-mno-red-zone"), True)
+
+
+def _die_everywhere(program: Path, after: bool) -> None:
     with Running(program) as running, Process(running.pid) as process:
         open_before = descriptors(running.pid)
         deaths = 0
