@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import random
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -23,14 +24,13 @@ sys.path += [str(_ROOT / "plugins"), str(_HERE)]
 import atheris  # noqa: E402
 
 with atheris.instrument_imports(include=["module_utils"]):
-    from targets import TARGETS
+    from targets import TARGETS, Finding
 
 from kept_inputs import kept  # noqa: E402
 from mutations import MUTATORS  # noqa: E402
 
-# The most memory (MiB) and time (seconds, also those in which others had the processor) that one input may take, and
-# the most bytes that one has.
-_MEMORY, _TIME, _MOST_INPUT = 1024, 300, 4096
+# The most memory (MiB), processor time (seconds) and bytes of one input. Processor time, because others may stop us.
+_MEMORY, _TIME, _MOST_INPUT = 1024, 10, 4096
 
 
 def main() -> None:
@@ -46,15 +46,26 @@ def main() -> None:
     for place in (folder, findings):
         place.mkdir(parents=True, exist_ok=True)
     _fill(folder, given.target)
-    words = ["-rss_limit_mb=%d" % _MEMORY, "-timeout=%d" % _TIME, "-max_len=%d" % _MOST_INPUT, "-use_value_profile=0"]
+    words = ["-rss_limit_mb=%d" % _MEMORY, "-timeout=86400", "-max_len=%d" % _MOST_INPUT, "-use_value_profile=0"]
     words += ["-artifact_prefix=%s/%s-" % (findings, given.target), "-print_final_stats=1", "-seed=%d" % given.seed]
     words += ["-max_total_time=%d" % given.seconds, "-runs=%d" % given.runs, str(folder)]
     options = {}
     mutator = MUTATORS.get(given.target)
     if mutator:
         options["custom_mutator"] = lambda data, most, seed: mutator(data, random.Random(seed), atheris.Mutate)[:most]
-    atheris.Setup([sys.argv[0], *words], TARGETS[given.target], **options)
+    signal.signal(signal.SIGVTALRM, _too_slow)
+    target = TARGETS[given.target]
+
+    def one_input(data: bytes) -> None:
+        signal.setitimer(signal.ITIMER_VIRTUAL, _TIME)
+        target(data)
+
+    atheris.Setup([sys.argv[0], *words], one_input, **options)
     atheris.Fuzz()
+
+
+def _too_slow(_signal: int, _frame: object) -> None:
+    raise Finding("one input takes more than %d seconds" % _TIME)
 
 
 def _fill(folder: Path, target: str) -> None:

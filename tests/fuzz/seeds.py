@@ -13,6 +13,7 @@ sys.path += [str(_UNIT / "engine")]
 
 from patching import compile_program, make_patch  # noqa: E402
 
+from module_utils._elf.header import parse_header  # noqa: E402
 from module_utils._engine.region import LOADED, Mutable, Region, Site, describe  # noqa: E402
 from module_utils._patch.seal import unsealed  # noqa: E402
 
@@ -40,8 +41,19 @@ _MAPS = """\
 """
 
 
+def _in_memory(raw: bytes) -> bytes:
+    """An object as it lies in memory."""
+    segments = parse_header(lambda at, size: raw[at : at + size]).loads()
+    image = bytearray(max(segment.address + segment.size for segment in segments))
+    for segment in segments:
+        content = raw[segment.offset : segment.offset + segment.file_size]
+        image[segment.address : segment.address + len(content)] = content
+    return bytes(image)
+
+
 def seeds(folder: Path) -> dict[str, list[bytes]]:
     """Good inputs for every target."""
+    (folder / "versions").write_text("V_1 { global: answer; counted; local: *; };")
     library = compile_program(
         folder,
         "lib.so",
@@ -50,7 +62,8 @@ def seeds(folder: Path) -> dict[str, list[bytes]]:
         "-fPIC",
         "-nostartfiles",
         "-s",
-        "-Wl,-z,max-page-size=64,-z,noseparate-code",
+        "-Wl,-z,max-page-size=64,-z,noseparate-code,--hash-style=gnu,-soname=lib.so",
+        "-Wl,--version-script=%s" % (folder / "versions"),
     )
     plain = compile_program(folder, "plain.so", LIBRARY, "-shared", "-fPIC")
     patch = make_patch(folder, plain, FIXED, ["answer"])
@@ -81,7 +94,7 @@ def seeds(folder: Path) -> dict[str, list[bytes]]:
     return {
         "patch": [unsealed((folder / name).read_bytes()) for name in ("fix.lpatch", "small.lpatch")],
         "manifest": [patch.manifest.to_json(), small.manifest.to_json()],
-        "objects": [library.read_bytes()],
+        "objects": [_in_memory(library.read_bytes())],
         "region": [describe(region)],
         "maps": [_MAPS.encode()],
     }

@@ -91,7 +91,7 @@ def manifest(data: bytes) -> None:
 
 def objects(data: bytes) -> None:
     """An object as it lies in memory: headers, notes, dynamic table, symbols, hash table, versions, relocations."""
-    memory = Lying(data)
+    memory = Lying(data.ljust(len(data) + 4095 & -4096, b"\0"))  # mapped by whole pages
     with contextlib.suppress(NotElf, OSError):
         found, bias, _build_id = memory_build_id(memory.read, PLACE)
         segment = found.first(PT_DYNAMIC)
