@@ -31,7 +31,7 @@ class ActionModule(ActionBase):
         variables = task_vars or {}
         _spec, arguments = self.validate_argument_spec(
             {
-                "waves": {"type": "list", "elements": "str", "default": [1, "10%", "100%"]},
+                "waves": {"type": "list", "elements": "str", "default": ["1", "10%", "100%"]},
                 "take_over": {"type": "bool", "default": False},
                 "guarded": {"type": "bool", "default": False},
                 "looks": {"type": "str", "default": "rollout_look"},

@@ -39,7 +39,7 @@ options:
       - Sizes of the waves, as numbers of hosts or percentages of them. The last size is used until no hosts are left.
     type: list
     elements: str
-    default: [1, 10%, 100%]
+    default: ['1', 10%, 100%]
   take_over:
     description:
       - Go on although runs that cannot be seen to be dead are at work on some of the hosts.

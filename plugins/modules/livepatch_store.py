@@ -40,6 +40,12 @@ options:
       - With O(state=absent), the id of the patch.
     type: str
     required: true
+  _content:
+    description: A small patch file, which the action plugin sends along. Not for use in tasks.
+    type: str
+  _signature:
+    description: Its signature, which the action plugin sends along. Not for use in tasks.
+    type: str
   remote_src:
     description: The patch file is on the managed host already.
     type: bool

@@ -137,10 +137,10 @@ def _differences(
 
 def _covered(process: Process, layers: Layers, region: Region, patch: Patch) -> Iterator[str]:
     """What is not as it must be where a proven patch meets the program: its functions, and what is on top of them."""
+    entries = {site.name: site.entry for site in region.sites if site.kind != "data"}
     for function in patch.manifest.functions:
-        entry = next(site.entry for site in region.sites if site.kind != "data" and site.name == function.name)
         try:
-            check_original(layers, function, entry, str(process))
+            check_original(layers, function, entries[function.name], str(process))
         except (LivepatchError, OSError) as error:
             yield str(error)
     marks = {layers.mark(region, site) for site in region.sites if site.kind != "data"}

@@ -68,12 +68,14 @@ def test_the_corpus_and_its_neighbours(good: dict[str, list[bytes]], target: str
     assert len(inputs) > len(good[target])
     mutate = MUTATORS.get(target)
 
+    def plain(raw: bytes, most: int) -> bytes:
+        return _some_bytes(raw, most, dice)
+
     def work() -> None:
         for one in inputs:
             TARGETS[target](one)
         for _turn in range(MUTATIONS):
             one = dice.choice(inputs)
-            plain = lambda raw, most: _some_bytes(raw, most, dice)  # noqa: E731
             one = mutate(one, dice, plain) if mutate and dice.randrange(4) else plain(one, 4096)
             try:
                 TARGETS[target](one)

@@ -160,7 +160,11 @@ def test_what_does_not_fit_on_the_disk_leaves_no_half_line(places: Places, monke
     monkeypatch.undo()
     assert path.read_bytes() == before
     problem = "no space left"
-    monkeypatch.setattr(audit_log.os, "fsync", lambda where: (_ for _ in ()).throw(OSError(28, problem)))
+
+    def full(_where: int) -> None:
+        raise OSError(28, problem)
+
+    monkeypatch.setattr(audit_log.os, "fsync", full)
     assert problem in record(places, Deed("load", audit.DONE, "test", "fix"))
 
 
