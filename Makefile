@@ -19,7 +19,7 @@ LINTS := ruff ruff-format mypy shellcheck changelog ansible-lint docs-lint
 TESTS := $(LINTS) sanity units galaxy-import testbed integration fleet-rollout test-demo test-redis test-corpus
 
 # What takes long, each by itself.
-LONGER := cases corpus deaths differential endurance fleet fuzz interrupted molecule report-browser vagrant
+LONGER := cases corpus deaths differential endurance fleet fleet-whole fuzz interrupted molecule report-browser vagrant
 
 .PHONY: help test demo lint bench figures ready clean archive sbom $(LONGER) $(TESTS)
 
@@ -105,7 +105,10 @@ integration: ready ## ansible-test integration: the modules on this machine's pr
 	$(STEP) --tests $@ tools/ansible-test integration --color no --allow-root --allow-destructive
 
 fleet-rollout: ready ## roles and playbooks over hosts with real SSH, in waves, some of which fail (as root)
-	$(STEP) $@ python -m pytest tests/fleet_rollout
+	$(STEP) --tests $@ python -m pytest -n 2 --dist loadfile -m "not long" tests/fleet_rollout
+
+fleet-whole: ready ## the same, with all that can be wrong or come between (as root, 12 minutes)
+	$(STEP) --tests $@ python -m pytest -n 2 --dist loadfile tests/fleet_rollout
 
 test-demo: ready ## the demonstration: that it is true, and leaves nothing, interrupted or not (as root)
 	$(STEP) --tests $@ python -m pytest -o pythonpath=tests demo

@@ -124,6 +124,7 @@ def _interrupt(runs: Runs, running: subprocess.Popen[str], way: str, point: int)
         running.wait(timeout=60)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("point", range(POINTS))
 def test_run_again_it_ends_with_every_host_as_asked(runs: Runs, point: int) -> None:
     if not runs.events:

@@ -118,6 +118,7 @@ def test_one_batch_one_wave_and_many_forks_keep_pairs_apart_and_so_does_the_way_
     pairs.apart()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("strategy", ["free", "host_pinned"])
 def test_strategies_in_which_hosts_do_not_wait_are_refused(pairs: Pairs, strategy: str) -> None:
     said = pairs.own_play(2, strategy=strategy)
@@ -125,6 +126,7 @@ def test_strategies_in_which_hosts_do_not_wait_are_refused(pairs: Pairs, strateg
     assert pairs.say() == [OLD] * 4
 
 
+@pytest.mark.long
 def test_a_batch_that_is_not_all_hosts_is_refused_or_keeps_pairs_apart(pairs: Pairs) -> None:
     assert "Remove 'serial' from the play" in " ".join(pairs.own_play(2, serial="2").split())
     assert pairs.say() == [OLD] * 4
@@ -133,6 +135,7 @@ def test_a_batch_that_is_not_all_hosts_is_refused_or_keeps_pairs_apart(pairs: Pa
     pairs.apart()
 
 
+@pytest.mark.long
 def test_a_pair_that_cannot_be_known_is_refused(pairs: Pairs, tmp_path: Path) -> None:
     said = pairs.own_play(2, livepatch_redundancy_group="mine")
     assert "is a variable of the play" in " ".join(said.split())
@@ -142,6 +145,7 @@ def test_a_pair_that_cannot_be_known_is_refused(pairs: Pairs, tmp_path: Path) ->
     assert pairs.say() == [OLD] * 4
 
 
+@pytest.mark.long
 def test_a_member_outside_of_the_limit_counts(pairs: Pairs) -> None:
     health = {"command": "test ! -e /srv/sick"}
     sick = pairs.greeters.fleet.path("node2", "/srv/sick")

@@ -89,6 +89,7 @@ def test_the_report_tells_what_the_processes_say(greeters: Greeters, tmp_path: P
     assert metrics.stat().st_mode & 0o777 == 0o644
 
 
+@pytest.mark.long
 def test_another_build_is_fixed_only_where_it_was_said_to_be(greeters: Greeters, tmp_path: Path) -> None:
     given: dict[str, Any] = {"livepatch_report_dest": str(tmp_path / "report")}
     greeters.play("rollout", 0, "--limit", "node1", livepatch_patch=str(greeters.patch))

@@ -104,6 +104,7 @@ def test_only_what_the_builder_signed_is_rolled_out(greeters: Greeters, tmp_path
     _check_log(greeters)
 
 
+@pytest.mark.long
 def test_a_patch_too_large_to_go_along_brings_its_signature(greeters: Greeters, tmp_path: Path) -> None:
     host = greeters.names[1]
     greeters.play("prepare", 0, "--limit", host, prepare_revoked_keys=[], prepare_signature_policy="required")
@@ -116,6 +117,7 @@ def test_a_patch_too_large_to_go_along_brings_its_signature(greeters: Greeters, 
     assert (result["error"]["code"], result["signature"]["signer"]) == ("patch_corrupt", "builder@example.org")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "wrong",
     [

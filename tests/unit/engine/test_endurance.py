@@ -26,7 +26,7 @@ from module_utils._engine.outcome import Outcome, Report
 from module_utils._patch.content import Patch
 from module_utils._process.selection import Selection
 
-CYCLES = int(os.environ.get("LIVEPATCH_CYCLES", "50"))
+CYCLES = int(os.environ.get("LIVEPATCH_CYCLES", "20"))
 # After so many cycles the program has all that it will ever have: pages of its text, buffers, page tables.
 WARM_UP = min(10, CYCLES // 5)
 # How much more memory the program may have at the end, KiB: pages that it touched meanwhile by itself.
