@@ -119,7 +119,7 @@ def test_the_service_is_confined(tmp_path: Path) -> None:
     assert told.returncode == 0, told.stdout
     filters = ("SystemCall", "RestrictAddress", "RestrictNamespaces", "RestrictRealtime", "RestrictSUIDSGID")
     filters += ("MemoryDenyWriteExecute", "PrivateDevices", "LockPersonality", "ProtectClock", "ProtectHostname")
-    filters += ("ProtectKernelLogs", "ProtectKernelModules")
+    filters += ("ProtectKernelLogs", "ProtectKernelModules", "ProtectKernelTunables")
     assert not [line for line in unit.read_text().splitlines() if line.startswith(filters)]
 
 
