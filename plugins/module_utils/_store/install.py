@@ -59,14 +59,15 @@ OOMScoreAdjust=-900
 # When a host boots, many programs wait for it.
 Nice=-5
 # It reads and writes the memory of every process, and asks the kernel about them. More it does not need. Nothing here
-# may be kept by a seccomp filter (RestrictAddressFamilies= and the like): whoever is under one may suspend no other's.
+# may be kept by a seccomp filter (RestrictAddressFamilies=, also ProtectKernelTunables=): whoever is under one may
+# suspend no other's.
 CapabilityBoundingSet=CAP_SYS_PTRACE CAP_SYS_ADMIN CAP_NET_ADMIN CAP_DAC_READ_SEARCH CAP_DAC_OVERRIDE
 CapabilityBoundingSet=CAP_SYS_NICE CAP_KILL CAP_IPC_LOCK
 NoNewPrivileges=yes
 ProtectSystem=strict
 ProtectHome=read-only
 ReadWritePaths=/var/lib/cgl-livepatch /run/cgl-livepatch
-ProtectKernelTunables=yes
+ReadOnlyPaths=/proc/sys -/proc/sysrq-trigger -/proc/irq -/proc/bus -/sys
 ProtectControlGroups=yes
 DevicePolicy=closed
 IPAddressDeny=any
