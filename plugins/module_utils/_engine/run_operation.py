@@ -23,7 +23,7 @@ from .._process.process import Process
 from .._process.selection import check_numbering, exe_of, missing_pids, selected
 from .._ptrace.watchdog import Watched, watched, watched_each
 from .make_switch import SwitchFailed
-from .outcome import Outcome, Report, look, look_again
+from .outcome import ABSENT, Outcome, Report, look, look_again
 from .shares import Turns, shares_of
 from .targets import Operation, meant
 
@@ -333,6 +333,9 @@ def _after_death(operation: Operation, begun: Outcome, death: Watched) -> list[O
                 result = _watched_one(operation, process, any(one.late for one in deaths))
                 if not result.died:
                     outcomes = [thing for thing in result.told if isinstance(thing, Outcome)]
+                    if not outcomes and operation.goal == ABSENT:  # all was done when the child died
+                        look(process, operation.patch_id, begun)
+                        outcomes = [begun]
                     for outcome in outcomes:
                         outcome.before = begun.before
                         outcome.changed = outcome.error is None and outcome.state != begun.before

@@ -17,12 +17,14 @@ from patching import Running, compile_program, make_patch, shared
 from reports import only
 from snapshots import Snapshot, snapshot, states, tracers
 
+from module_utils._engine import operations
 from module_utils._engine.activate import Limits
 from module_utils._engine.operations import activate_patch, deactivate_patch, load_patch, unload_patch
 from module_utils._engine.outcome import Report
 from module_utils._errors import LivepatchError
 from module_utils._patch.content import Patch
 from module_utils._process.memory import Memory
+from module_utils._process.process import Process
 from module_utils._process.selection import Selection
 from module_utils._ptrace import stop_all_threads
 
@@ -312,3 +314,25 @@ def test_the_process_is_killed_while_it_is_stopped(
         assert outcome.error is not None
         assert outcome.error["code"] == "process_gone"
         assert time.monotonic() - began < 4
+
+
+def test_unloaded_when_the_child_that_did_it_dies(made: tuple[Path, Patch], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is there to be done again: the process is in the report all the same, with what was done."""
+    program, patch = made
+    clear, died = operations.clear_remains, shared(1)
+
+    def die_once(process: Process, patch_id: str, pretend: bool = False) -> bool:
+        died[0] += 1
+        if died[0] == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return clear(process, patch_id, pretend)
+
+    with Running(program) as running:
+        chosen = Selection(pids=(running.pid,))
+        only(load_patch(patch, chosen))
+        monkeypatch.setattr(operations, "clear_remains", die_once)
+        outcome = only(unload_patch("fix", chosen, 1.0))
+        assert (outcome.state, outcome.changed, outcome.verified, outcome.error) == ("absent", True, True, None)
+        assert outcome.attempts == 1
+        assert died[0] == 1
+        assert running.ask("?") == "3"

@@ -164,6 +164,7 @@ def test_an_interruption_ends_all_children(made: tuple[Path, Patch], monkeypatch
         monkeypatch.setattr(operations, "wait_until_linked", slow)
         tool = os.fork()
         if not tool:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
             try:
                 load_patch(patch, Selection(pids=tuple(pids)))
             except KeyboardInterrupt:
