@@ -16,7 +16,7 @@ import time
 
 # How long the service is waited for, seconds: when it is just being started again; for a sign of life; and then for its
 # turn, as many services start at once when a host boots.
-_CONNECT, _ANSWER, _TURN = 1.0, 3.0, 30.0
+_CONNECT, _ANSWER, _TURN = 1.0, 10.0, 60.0
 _PAUSE = 0.02
 
 

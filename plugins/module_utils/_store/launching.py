@@ -27,7 +27,9 @@ from .store import Store
 from .wanted import Wishes
 
 # How long the launcher may take to become the program, and the program then to reach its entry and be patched, seconds.
-BEGIN, HOLD = 10.0, 5.0
+# Where all goes well these are milliseconds. They must do on a host that is busy with its boot, and not use up the time
+# that systemd gives a service to start (90 s) where the service dies while it holds a program.
+BEGIN, HOLD = 40.0, 15.0
 
 
 def launcher_text(places: Places, python: str) -> str:

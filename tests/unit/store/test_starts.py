@@ -110,7 +110,7 @@ def test_without_the_service_the_program_starts_and_the_journal_says_so(tmp_path
 
 
 def test_a_stopped_service_keeps_no_program_waiting(tmp_path: Path) -> None:
-    """The service hangs altogether; the launcher gives it three seconds."""
+    """The service hangs altogether; the launcher gives it ten seconds."""
     bed = Bed(tmp_path)
     bed.keep()
     with bed.service() as service:
