@@ -29,6 +29,9 @@ HIDDEN = (
     str(CHECKOUT),
 )
 
+# Not there on a host at first: what this machine has been patched with.
+GONE = ("/etc/cgl-livepatch", "/var/lib/cgl-livepatch")
+
 _DEVICES = {
     "null": (1, 3),
     "zero": (1, 5),
@@ -57,6 +60,8 @@ class Layer:
         for path in HIDDEN:
             if os.path.isdir(path) and not os.path.islink(path):
                 os.setxattr(self._directory(path), "trusted.overlay.opaque", b"y")
+        for path in GONE:  # a whiteout (Documentation/filesystems/overlayfs.rst)
+            os.mknod(self._directory(os.path.dirname(path)) / os.path.basename(path), stat.S_IFCHR, os.makedev(0, 0))
         self._fill()
 
     def write(self, path: str, content: str | bytes, mode: int = 0o644) -> None:
