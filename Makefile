@@ -60,7 +60,7 @@ docs-lint: ready
 
 deaths: ready ## the tool killed, or halted, and the program ended, at every point at which they touch (30 minutes)
 	$(STEP) --tests $@ env LIVEPATCH_DEATHS=all python -m pytest -n 2 tests/unit/engine/test_deaths.py \
-		tests/unit/engine/life_at_any_point.py tests/unit/engine/test_seccomp.py
+		tests/unit/engine/life_at_any_point.py tests/unit/engine/test_seccomp.py tests/unit/engine/test_layers.py
 
 cases: ready ## every change of code the tests know, compiled in every way, patched live and compared (5 minutes)
 	$(STEP) --tests $@ env LIVEPATCH_CASES=all python -m pytest -n 2 tests/unit/builder/test_code_cases.py

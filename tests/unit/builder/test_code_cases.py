@@ -23,7 +23,7 @@ from projects import Project, addresses, functions, project, replaced
 from ways import MAIN, PLAIN, WAYS, Way
 
 CASES = {**CODE_CASES, **CONSTANT_CASES}
-_AT_A_TIME = 3
+_AT_A_TIME = 2
 
 
 def questions(name: str, count: int = 150) -> list[str]:

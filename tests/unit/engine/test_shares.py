@@ -157,7 +157,7 @@ def test_an_interruption_ends_all_children(made: tuple[Path, Patch], monkeypatch
 
     def slow(process: Process, timeout: float) -> None:
         begun[0] += 1
-        time.sleep(0.05 if begun[0] <= 2 * SHARES else 1.0)  # however long it takes us to interrupt it
+        time.sleep(0.05 if begun[0] <= 2 * SHARES else 0.2)  # however long it takes us to interrupt it
         wait(process, timeout)
 
     with many(program) as pids:
