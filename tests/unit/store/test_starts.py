@@ -23,15 +23,16 @@ from module_utils._ptrace.hold_at_entry import Held, hold_at_entry, release
 from module_utils._ptrace.watchdog import watched
 
 
-@pytest.fixture(name="bed", scope="module")
-def fixture_bed(tmp_path_factory: pytest.TempPathFactory) -> Bed:
+# One for each test: ansible-test runs each in a process of its own, which ends what is made for one test, and no more.
+@pytest.fixture(name="bed")
+def fixture_bed(tmp_path: Path) -> Bed:
     """A host that wants the patch in every process."""
-    bed = Bed(tmp_path_factory.mktemp("bed"))
+    bed = Bed(tmp_path)
     bed.keep()
     return bed
 
 
-@pytest.fixture(name="service", scope="module")
+@pytest.fixture(name="service")
 def fixture_service(bed: Bed) -> Iterator[subprocess.Popen[bytes]]:
     """The service of that host."""
     with bed.service() as service:
