@@ -55,7 +55,7 @@ def checked_patch(params: dict[str, Any], settings: str) -> SentPatch:
             signature = None
         except OSError as problem:
             raise LivepatchError("signature_missing", "cannot read the signature: %s" % problem) from None
-    return SentPatch(content, signature, trust.check(content, signature))
+    return SentPatch(content, signature, trust.check(content, signature, params["patch"]))
 
 
 def warn_of_signature(module: AnsibleModule, verdict: Verdict) -> None:

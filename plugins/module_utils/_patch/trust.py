@@ -53,19 +53,22 @@ class Trust:
     signers: bytes = b""
     revoked: bytes | None = None
 
-    def check(self, raw: bytes, signature: bytes | None, likely: str = "") -> Verdict:
-        """What the signature of these bytes is worth. `likely`: the principal that it was the last time.
+    def check(self, raw: bytes, signature: bytes | None, path: str, likely: str = "") -> Verdict:
+        """What the signature of these bytes is worth. `path`: of the patch file, only for people; `likely`: the
+        principal that it was the last time.
 
-        Raises LivepatchError signature_missing or signature_invalid where signatures are required.
+        Raises LivepatchError signature_missing or signature_invalid, which name the file, where signatures are
+        required.
         """
         if self.policy == OFF:
             return Verdict(OFF)
         try:
             return Verdict(self.policy, self._signer(raw, signature, likely))
         except LivepatchError as error:
+            named = LivepatchError(error.code, "%s: %s" % (path, error.message), error.remedy)
             if self.policy == REQUIRED:
-                raise
-            return Verdict(self.policy, error=error)
+                raise named from None
+            return Verdict(self.policy, error=named)
 
     def _signer(self, raw: bytes, signature: bytes | None, likely: str) -> Signer:
         if signature is None:

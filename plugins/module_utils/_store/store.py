@@ -92,10 +92,7 @@ class Store:
         if hashlib.sha256(raw).hexdigest() != entry.sha256:
             raise corrupt(path, "it is not the patch that was put there")
         signature = self._read(path + SUFFIX, MOST_SIGNATURE) if trust.policy != OFF else None
-        try:
-            verdict = trust.check(raw, signature, entry.signer)
-        except LivepatchError as error:
-            raise LivepatchError(error.code, "%s: %s" % (path, error.message), error.remedy) from None
+        verdict = trust.check(raw, signature, path, entry.signer)
         try:
             patch = read_patch(raw)
         except LivepatchError as error:

@@ -44,6 +44,8 @@ class Host:
         """Why it does not take it."""
         with pytest.raises(LivepatchError) as told:
             self.check()
+        settings = told.value.code == "trust_unsafe"
+        assert str(self.settings.folder if settings else self.file) in told.value.message
         return told.value
 
 
@@ -356,4 +358,4 @@ def test_a_key_stands_on_one_line_with_all_it_may_sign(host: Host) -> None:
 def test_trust_is_read_once(host: Host) -> None:
     trust = read_trust(str(host.settings.folder))
     host.settings.allow()
-    assert trust.check(host.file.read_bytes(), host.signature.read_bytes()).signer
+    assert trust.check(host.file.read_bytes(), host.signature.read_bytes(), str(host.file)).signer
