@@ -153,7 +153,8 @@ error:
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._engine.activate import Limits
-from ..module_utils._engine.facts import gather_about
+from ..module_utils._engine.facts import gather
+from ..module_utils._engine.narrow_facts import narrow
 from ..module_utils._engine.operations import activate_patch, deactivate_patch
 from ..module_utils._errors import LivepatchError
 from ..module_utils._module.audit import note_refusal, note_report
@@ -191,15 +192,15 @@ def main() -> None:
         note_refusal(module, action, params["patch"], error)
         fail(module, error, patch=params["patch"])
     note_report(module, action, {"id": params["patch"]}, report)
-    try:
-        facts = (
-            {"ansible_facts": {"livepatch": gather_about(params["patch"], KnownPatches(Places()))}}
-            if params["facts"]
-            else {}
-        )
-    except LivepatchError as error:
-        fail(module, error, patch=params["patch"])
-    finish(module, report, params["patch"], params["require_target"], patch=params["patch"], **facts)
+    result = {}
+    if params["facts"]:
+        try:
+            facts = gather([params["patch"]], "affected", KnownPatches(Places()))
+        except LivepatchError as error:
+            fail(module, error, patch=params["patch"])
+        narrow(facts, ())
+        result["ansible_facts"] = {"livepatch": facts}
+    finish(module, report, params["patch"], params["require_target"], patch=params["patch"], **result)
 
 
 if __name__ == "__main__":

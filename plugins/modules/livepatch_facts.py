@@ -374,8 +374,10 @@ def main() -> None:
     )
     require_libraries(module)
     require_platform(module)
+    desired, kinds = module.params["desired"], module.params["fail_on"]
+    if kinds and not desired:
+        module.fail_json(msg="fail_on needs desired: true")
     try:
-        desired = module.params["desired"]
         wanted = [check_id(name) for name in module.params["patch"]]
         facts = gather(wanted, "all" if desired else module.params["scan"], KnownPatches(Places()))
         if desired:
@@ -389,9 +391,6 @@ def main() -> None:
     except OSError as problem:
         module.fail_json(msg="the log of this host cannot be read: %s" % problem)
     warn_of_unreadable(module, facts["summary"]["unreadable"])
-    kinds = module.params["fail_on"]
-    if kinds and not desired:
-        module.fail_json(msg="fail_on needs desired: true")
     bad = [row for row in facts.get("drift", []) if row["kind"] in kinds]
     if bad:
         error = LivepatchError("drift_found", "; ".join(sentence_of(row) for row in bad[:10]))

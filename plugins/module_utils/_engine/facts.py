@@ -131,15 +131,6 @@ def _look(process: Process, wanted: list[str], scan: str, known: Known, disk: Di
     return _process(process, objects, layers, verified, disk), verified
 
 
-def gather_about(patch_id: str, known: Known = nothing_known) -> dict[str, Any]:
-    """The facts of one patch: of the objects in a process, only that to which it is bound is told of."""
-    facts = gather([patch_id], "affected", known)
-    bound = {patch["build_id"] for patch in facts["patches"].values()}
-    for process in facts["processes"]:
-        process["objects"] = [found for found in process["objects"] if found["build_id"] in bound]
-    return facts
-
-
 class DiskObjects:
     """The build-ids of files as processes would find them on disk now, each read once."""
 
