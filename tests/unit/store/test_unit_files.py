@@ -103,7 +103,7 @@ def test_the_service_itself_never_asks_itself(places: Places) -> None:
         _commands(places, "cgl-livepatch.service")
 
 
-# What systemd reports as left open, and why it must be: what would install a seccomp filter (systemd.exec(5)), and whoever
+# What systemd reports as left open, and why it must be: what would install a seccomp filter (systemd.exec(5)), for who
 # is under one may suspend no other's; and what is the service's work. Nothing else may come up.
 _FILTERS = ("LockPersonality", "MemoryDenyWriteExecute", "PrivateDevices", "ProtectClock", "ProtectHostname")
 _FILTERS += ("ProtectKernelLogs", "ProtectKernelModules", "ProtectKernelTunables", "RestrictAddressFamilies_")
@@ -131,8 +131,7 @@ def test_the_service_is_confined(tmp_path: Path) -> None:
     (unit,) = Path(bed.places.root).rglob(SERVICE)
     told = subprocess.run(
         ["systemd-analyze", "security", "--offline=true", "--json=short", "--no-pager", str(unit)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         check=False,
     )
