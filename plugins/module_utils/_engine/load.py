@@ -124,7 +124,7 @@ def loaded_before(process: Process, patch: Patch) -> Region | None:
 
     Raises LivepatchError already_loaded when another patch of the same id is there.
     """
-    region = find_region(find_regions(process.memory, process.maps()), patch.manifest.id)
+    region = find_region(find_regions(process.memory, process.last_maps()), patch.manifest.id)
     if region is not None and region.sha256 != patch.sha256:
         raise LivepatchError(
             "already_loaded",
@@ -139,7 +139,7 @@ def clear_remains(process: Process, patch_id: str, pretend: bool = False) -> boo
 
     `pretend`: only look. Raises LivepatchError.
     """
-    mappings = process.maps()
+    mappings = process.last_maps()
     left = leftovers(mappings, find_regions(process.memory, mappings), patch_id)
     if any(foreign_version(process.memory, mapping.start) for mapping in left):
         raise LivepatchError(

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
+from typing import Callable
 
 from .._errors import LivepatchError
 from .._process.process import Process
@@ -21,6 +23,9 @@ _MAP_PRIVATE, _MAP_FIXED_NOREPLACE = 2, 0x100000
 _MFD_CLOEXEC, _MFD_NOEXEC_SEAL, _MFD_EXEC = 1, 8, 0x10
 # One hold of the thread is kept well under a millisecond: this many calls, then it runs on before the next hold.
 _CALLS_A_HOLD = 6
+# So many bytes are written to the file within the first hold, 20 us for the most, where a hold more takes 250; a larger
+# patch is written while the thread runs on.
+_MOST_WHILE_HELD = 1 << 16
 
 
 def map_region(process: Process, patch_id: str, parts: list[tuple[tuple[int, int, int], bytes]]) -> int:
@@ -65,22 +70,37 @@ def _make(process: Process, calls: InjectedCalls, wanted: tuple[str, int, int]) 
 def _map_region(process: Process, patch_id: str, parts: list[tuple[tuple[int, int, int], bytes]]) -> int:
     held: list[int] = []
     done: list[tuple[str, int, int]] = []
+    contents = [content for _part, content in parts]
+    at_once = sum(map(len, contents)) <= _MOST_WHILE_HELD
+
+    def make(calls: InjectedCalls) -> None:
+        done.append(("close", _make_file(process, calls, patch_id), 0))
+        if at_once:
+            fill()
+
+    def fill() -> None:
+        _fill_file(process, done[0][1], patch_id, contents)
+
+    def put(part: tuple[int, int, int], offset: int) -> Callable[[InjectedCalls], None]:
+        def put_it(calls: InjectedCalls) -> None:
+            _map(process, calls, part, done[0][1], offset)
+            done.append(("munmap", part[0], part[1]))
+
+        return put_it
+
+    offsets = itertools.accumulate((len(content) for content in contents), initial=0)
+    wanted = [make, *(put(part, offset) for (part, _content), offset in zip(parts, offsets))]
+    wanted.append(lambda calls: _make(process, calls, done[0]))
     try:
-        with injected_calls(process) as calls:
-            descriptor = _make_file(process, calls, patch_id)
-            done.append(("close", descriptor, 0))
-        held.append(calls.held_us)
-        _fill_file(process, descriptor, patch_id, [content for _part, content in parts])
-        offset = 0
-        for some in range(0, len(parts) + 1, _CALLS_A_HOLD):
+        while wanted:
+            now = 1 if not (held or at_once) else _CALLS_A_HOLD
             with injected_calls(process) as calls:
-                for (start, size, protection), _content in parts[some : some + _CALLS_A_HOLD]:
-                    _map(process, calls, start, size, protection, descriptor, offset)
-                    done.append(("munmap", start, size))
-                    offset += size
-                if some + _CALLS_A_HOLD > len(parts):
-                    _make(process, calls, done[0])
+                for act in wanted[:now]:
+                    act(calls)
             held.append(calls.held_us)
+            wanted = wanted[now:]
+            if len(held) == 1 and not at_once:
+                fill()
         return max(held)
     except BaseException:
         # What cannot be taken back now is found, and taken out, by the next run (clear_remains).
@@ -132,9 +152,8 @@ def _is_ours(process: Process, name: str) -> bool:
     return process.link(name).startswith("/memfd:" + NAME)
 
 
-def _map(
-    process: Process, calls: InjectedCalls, start: int, size: int, protection: int, descriptor: int, offset: int
-) -> None:
+def _map(process: Process, calls: InjectedCalls, part: tuple[int, int, int], descriptor: int, offset: int) -> None:
+    start, size, protection = part
     flags = _MAP_PRIVATE | _MAP_FIXED_NOREPLACE
     at = calls.call("mmap", start, size, protection, flags, descriptor, offset)
     if at == start:

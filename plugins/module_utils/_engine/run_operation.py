@@ -21,6 +21,7 @@ from .._process.objects import MappedObject, several_copies
 from .._process.patience import OUT_OF_PATIENCE, die_after, endless
 from .._process.process import Process
 from .._process.selection import check_numbering, exe_of, missing_pids, selected
+from .._ptrace.tracer import tracer_kept
 from .._ptrace.watchdog import Watched, watched, watched_each
 from .make_switch import SwitchFailed
 from .outcome import ABSENT, Outcome, Report, look, look_again
@@ -193,17 +194,18 @@ def _work(operation: Operation, met: set[Identity], ever: bool, tell: Tell) -> N
 def _look_through(operation: Operation, met: set[Identity], tell: Tell) -> bool:
     """Tell what came of each process that was not yet met, which it is from now on; whether any was changed."""
     changed = False
-    for process in selected(operation.selection):
-        identity = (process.pid, process.start_time)
-        if identity in met:
-            continue
-        met.add(identity)
-        tell(_At(identity))
-        with die_after(_patience(operation)):
-            result = _tried(operation, process, tell)
-        if result is not None:
-            tell(_Refused(identity) if isinstance(result, LivepatchError) else result)
-        changed = changed or (isinstance(result, Outcome) and result.changed)
+    with tracer_kept():
+        for process in selected(operation.selection):
+            identity = (process.pid, process.start_time)
+            if identity in met:
+                continue
+            met.add(identity)
+            tell(_At(identity))
+            with die_after(_patience(operation)):
+                result = _tried(operation, process, tell)
+            if result is not None:
+                tell(_Refused(identity) if isinstance(result, LivepatchError) else result)
+            changed = changed or (isinstance(result, Outcome) and result.changed)
     return changed
 
 

@@ -50,6 +50,7 @@ class Process:
         self._memory: Memory | None = None
         self._priority: int | None = None
         self._maps: tuple[bytes, list[Mapping]] = (b"", [])
+        self._maps_hold = False
         self._memory_descriptor = self._stat_descriptor = -1
         self._name = ""
         try:
@@ -125,7 +126,19 @@ class Process:
         raw = self.read_bytes("maps")
         if raw != self._maps[0]:
             self._maps = raw, parse_maps(raw.decode("utf-8", "surrogateescape"))
+        self._maps_hold = True
         return self._maps[1]
+
+    def last_maps(self) -> list[Mapping]:
+        """All mappings as they were when they were last read, unless we have changed some since: then as they are now.
+
+        For looking at what only we change. Raises as `maps`.
+        """
+        return self._maps[1] if self._maps_hold else self.maps()
+
+    def changes_maps(self) -> None:
+        """From now on other mappings may be there: it is being made to change them."""
+        self._maps_hold = False
 
     def threads(self) -> list[int]:
         """The thread ids as they are now, the leader among them. Raises LivepatchError process_gone."""
@@ -191,7 +204,7 @@ class Process:
         """From now on `memory` is that of the program that it may have become, and so is its name."""
         if self._memory_descriptor >= 0:
             os.close(self._memory_descriptor)
-        self._memory, self._memory_descriptor = None, -1
+        self._memory, self._memory_descriptor, self._maps_hold = None, -1, False
         with contextlib.suppress(LivepatchError, OSError):
             self._stat_and_name()
 

@@ -239,6 +239,7 @@ def injected_calls(process: Process, may_run: Callable[[HeldThread], bool] | Non
                 try:
                     yield calls
                 finally:
+                    process.changes_maps()
                     calls.finish()
             calls.held_us = thread.held_us
             return

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import threading
 from typing import Callable
 
 from .python_ptrace import (
@@ -36,9 +37,25 @@ WALL = 0x40000000
 NT_PRSTATUS = 1
 
 
+class _Seized(threading.local):
+    def __init__(self) -> None:
+        self.threads: set[int] = set()
+
+
+_by_this_thread = _Seized()
+
+
+def traces_any() -> bool:
+    """True while the calling thread may be the tracer of others: it has seized one, and neither let it go nor seen it
+    end. One that was killed while it was stopped remains, and its parent cannot wait for it, until its tracer ends.
+    """
+    return bool(_by_this_thread.threads)
+
+
 def seize(tid: int, options: int = 0) -> None:
     """Become the tracer of a thread without stopping it. Raises OSError (EPERM, ESRCH)."""
     _call(PTRACE_SEIZE, tid, 0, PTRACE_O_TRACESYSGOOD | options)
+    _by_this_thread.threads.add(tid)
 
 
 def suspend_seccomp(tid: int, suspended: bool) -> None:
@@ -57,6 +74,7 @@ def interrupt(tid: int) -> None:
 def detach(tid: int, signal: int = 0) -> None:
     """Let a stopped thread go for good, delivering `signal`. Raises OSError ESRCH when it is not stopped or gone."""
     _call(PTRACE_DETACH, tid, 0, signal)
+    _by_this_thread.threads.discard(tid)
 
 
 def resume(tid: int, signal: int = 0) -> None:
@@ -135,7 +153,9 @@ def wait_now(tid: int) -> int | None:
     if found is None:
         return None
     if found.si_code in (os.CLD_EXITED, os.CLD_KILLED, os.CLD_DUMPED):
-        return os.waitpid(tid, os.WNOHANG | WALL)[1]
+        status = os.waitpid(tid, os.WNOHANG | WALL)[1]
+        _by_this_thread.threads.discard(tid)
+        return status
     return found.si_status << 8 | 0x7F
 
 
