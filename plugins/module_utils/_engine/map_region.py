@@ -40,9 +40,15 @@ def map_region(process: Process, patch_id: str, parts: list[tuple[tuple[int, int
 def unmap(process: Process, parts: list[tuple[int, int]], descriptors: tuple[int, ...] = ()) -> int:
     """Unmap parts (start, size), the last one first, and close descriptors; the longest hold of a thread, microseconds.
 
-    Raises LivepatchError.
+    Parts that follow one another go in one call. Raises LivepatchError.
     """
-    wanted = [("munmap", start, size) for start, size in reversed(parts)]
+    joined: list[tuple[int, int]] = []
+    for start, size in parts:
+        if joined and sum(joined[-1]) == start:
+            joined[-1] = joined[-1][0], joined[-1][1] + size
+        else:
+            joined.append((start, size))
+    wanted = [("munmap", start, size) for start, size in reversed(joined)]
     wanted += [("close", descriptor, 0) for descriptor in descriptors]
     return as_tracer(lambda: _call_all(process, wanted))
 

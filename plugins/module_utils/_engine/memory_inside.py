@@ -102,13 +102,17 @@ class MemoryScan:
 
 
 def _areas(mappings: list[Mapping]) -> list[tuple[int, int]]:
-    """Where a program keeps what it has written: all that it may write to, and what is no file's.
+    """Where a program keeps what it has written: all that it may write to, and what is no file's; what adjoins is one.
 
     Memory of its own that it may not write to at the moment counts: a collector of garbage, or a guard, may have
     protected it.
     """
-    return [
-        (mapping.start, mapping.end)
-        for mapping in mappings
-        if (mapping.is_writable() or not mapping.inode) and not mapping.path.startswith(("[v", "[uprobes"))
-    ]
+    areas: list[tuple[int, int]] = []
+    for mapping in mappings:
+        if not (mapping.is_writable() or not mapping.inode) or mapping.path.startswith(("[v", "[uprobes")):
+            continue
+        if areas and areas[-1][1] == mapping.start:
+            areas[-1] = areas[-1][0], mapping.end
+        else:
+            areas.append((mapping.start, mapping.end))
+    return areas

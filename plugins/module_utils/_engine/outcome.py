@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from .._errors import LivepatchError
+from .._process.maps import Mapping
 from .._process.process import Process
 from .layers import Layers
 from .region import find_region, find_regions
@@ -57,9 +58,8 @@ class Report:
         }
 
 
-def look(process: Process, patch_id: str, outcome: Outcome) -> tuple[str, ...]:
-    """Note what the process says of the patch; what is not as it must be, in words."""
-    mappings = process.maps()
+def look(process: Process, patch_id: str, outcome: Outcome, mappings: list[Mapping]) -> tuple[str, ...]:
+    """Note what the process, with these mappings, says of the patch; what is not as it must be, in words."""
     regions = find_regions(process.memory, mappings)
     region = find_region(regions, patch_id)
     if region is None:
@@ -74,6 +74,6 @@ def look(process: Process, patch_id: str, outcome: Outcome) -> tuple[str, ...]:
 def look_again(process: Process, patch_id: str, outcome: Outcome) -> None:
     """After a failure: what is there now, as far as it can still be seen."""
     try:
-        look(process, patch_id, outcome)
+        look(process, patch_id, outcome, process.maps())
     except (LivepatchError, OSError):
         outcome.state, outcome.verified = ABSENT, False

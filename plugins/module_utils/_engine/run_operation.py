@@ -298,7 +298,7 @@ def _step(
     objects: list[MappedObject],
     tell: Tell | None = None,
 ) -> None:
-    look(process, operation.patch_id, outcome)
+    look(process, operation.patch_id, outcome, process.maps())
     outcome.before = outcome.state
     # Where a patch is to be loaded or activated, its object is there once.
     starts = [found.start for found in objects if found.build_id == outcome.build_id]
@@ -307,7 +307,7 @@ def _step(
     if tell:
         tell(_Begun(outcome))
     operation.step(process, outcome)
-    reasons = look(process, operation.patch_id, outcome)
+    reasons = look(process, operation.patch_id, outcome, process.last_maps())
     if operation.pretend:
         outcome.state = operation.goal if outcome.changed else outcome.state
     elif operation.finder and reasons:
@@ -336,7 +336,7 @@ def _after_death(operation: Operation, begun: Outcome, death: Watched) -> list[O
                 if not result.died:
                     outcomes = [thing for thing in result.told if isinstance(thing, Outcome)]
                     if not outcomes and operation.goal == ABSENT:  # all was done when the child died
-                        look(process, operation.patch_id, begun)
+                        look(process, operation.patch_id, begun, process.maps())
                         outcomes = [begun]
                     for outcome in outcomes:
                         outcome.before = begun.before

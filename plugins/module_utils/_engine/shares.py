@@ -22,7 +22,8 @@ from .._process.selection import Selection
 from .._process.shared_memory import may_know_shared, share_memory
 
 # As many children at most, and so many processes to look at for each: to begin one takes as long as to load into three.
-_MOST_CHILDREN, _LEAST_PROCESSES = 4, 16
+# One more than there are processors: now and then each waits for a thread to stop (2 processors: a fifth less time).
+_MOST_CHILDREN, _LEAST_PROCESSES = 5, 16
 _SLOT = struct.Struct("<qq")  # the number of a child, and that of a thread of the process that it is at, 0 for none
 _GONE = -1
 # Between two looks whether another child is done with memory that is shared, seconds.
@@ -32,8 +33,9 @@ _PAUSE = 0.001
 def shares_of(selection: Selection) -> int:
     """In how many shares to work on the processes that are meant: 1 where more are of no use, or not safe."""
     candidates = len(selection.pids) or sum(name.isdigit() for name in os.listdir("/proc"))
-    most = min(len(os.sched_getaffinity(0)), _MOST_CHILDREN, candidates // _LEAST_PROCESSES)
-    return most if most > 1 and may_know_shared() else 1
+    processors = len(os.sched_getaffinity(0))
+    most = min(processors + 1, _MOST_CHILDREN, candidates // _LEAST_PROCESSES)
+    return most if processors > 1 and most > 1 and may_know_shared() else 1
 
 
 class Turns:

@@ -20,6 +20,8 @@ _LONGEST_SLEEP = 0.001
 _SHORTEST_SLEEP, _LONGEST_PAUSE = 10e-6, 200e-6
 # A few threads come to their stops sooner than any sleep would end; so long it is not slept at all, seconds.
 _AT_ONCE = 50e-6
+# The same for one thread: nine of ten waits end within it, and a call that a held thread makes takes 2/3 of the time.
+_ONE_AT_ONCE = 20e-6
 
 
 @contextlib.contextmanager
@@ -37,13 +39,17 @@ def wait_until(tid: int, deadline: float) -> int | None:
 
     Inside child_signals_held(). Raises ChildProcessError when it is gone.
     """
+    sleepless_until = time.monotonic() + _ONE_AT_ONCE
     while True:
         status = wait_now(tid)
         if status is not None:
             return status
-        left = deadline - time.monotonic()
+        now = time.monotonic()
+        left = deadline - now
         if left <= 0:
             return None
+        if now < sleepless_until:
+            continue
         signal.sigtimedwait({signal.SIGCHLD}, min(left, _LONGEST_SLEEP))
 
 

@@ -247,4 +247,4 @@ def test_who_dies_at_its_turn_keeps_nobody_waiting(made: tuple[Path, Patch]) -> 
 
 def test_a_few_processes_are_not_shared_out() -> None:
     assert shares_of(Selection(pids=(1, 2, 3))) == 1
-    assert 1 <= shares_of(Selection(pids=tuple(range(1, 1000)))) <= min(len(os.sched_getaffinity(0)), 4)
+    assert 1 <= shares_of(Selection(pids=tuple(range(1, 1000)))) <= min(len(os.sched_getaffinity(0)) + 1, 5)
