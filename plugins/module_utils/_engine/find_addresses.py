@@ -34,6 +34,11 @@ class Addresses:
         self._ends = [end for _start, end in merged]
         self._patterns: list[re.Pattern[bytes]] | None = None
 
+    def prepare(self) -> list[re.Pattern[bytes]]:
+        """Do what the first search would do before it begins: 60 us for each 64 KiB in which addresses lie."""
+        self._patterns = _patterns(zip(self._starts, self._ends))
+        return self._patterns
+
     def hold(self, address: int) -> bool:
         """True when an address lies in one of the ranges."""
         index = bisect.bisect_right(self._starts, address) - 1
@@ -60,9 +65,7 @@ class Addresses:
         At any alignment, but an address below 4 GiB (a program without PIE) only where a call would have put it, at a
         multiple of 8 (System V ABI AMD64, 3.2.2): the end of a floating-point number before a zero was taken for one.
         """
-        if self._patterns is None:
-            self._patterns = _patterns(zip(self._starts, self._ends))
-        for pattern in self._patterns:
+        for pattern in self._patterns or self.prepare():
             found = pattern.search(data, 2)
             while found:
                 at = found.start() - 2
@@ -74,8 +77,10 @@ class Addresses:
 
 @functools.lru_cache(maxsize=16)
 def addresses(ranges: tuple[tuple[int, int], ...]) -> Addresses:
-    """The same Addresses for the same ranges: making them costs more than one search."""
-    return Addresses(ranges)
+    """The same Addresses for the same ranges, prepared: making them costs more than one search."""
+    made = Addresses(ranges)
+    made.prepare()
+    return made
 
 
 def _patterns(ranges: Iterable[tuple[int, int]]) -> list[re.Pattern[bytes]]:

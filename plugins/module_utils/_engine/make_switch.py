@@ -15,6 +15,7 @@ from .._process.process import Process
 from .._ptrace.stop_all_threads import BudgetExceeded, stopped
 from .._ptrace.tracer import as_tracer
 from .explain_inside import busy
+from .find_addresses import addresses
 from .memory_inside import MemoryScan
 from .region import NAME, Site
 from .restore import put_back
@@ -133,7 +134,8 @@ class _Attempt:
         self._process = process
         self._writes = writes
         self._quiet = quiet.functions + quiet.branches if quiet else []
-        self._nowhere = forbidden + self._quiet
+        self._nowhere = addresses(tuple(forbidden + self._quiet))
+        self._looks = bool(forbidden or self._quiet)
         self._max_stop = max_stop
         self._scan_again = False
         asleep = quiet or CodeLeft([], [])
@@ -156,10 +158,10 @@ class _Attempt:
         Inside as_tracer().
         """
         process = self._process
-        mappings = process.maps() if self._nowhere else []
+        mappings = process.maps() if self._looks else []
         with stopped(process, self._max_stop) as window:
             inside = None
-            if self._nowhere:
+            if self._looks:
                 found = threads_inside(process, mappings, window.registers, self._nowhere, window.check_budget)
                 spares = self._spares
                 found = [one for one in found if spares is None or not spares(window.registers[one.tid], one)]

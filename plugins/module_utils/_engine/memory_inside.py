@@ -42,7 +42,7 @@ class MemoryScan:
         self._process = process
         self._memory = process.memory
         self._own = own
-        self._wanted, self._interrupted = addresses(tuple(ranges)), addresses(tuple(saved))
+        self._wanted, self._interrupted = addresses(tuple(ranges)), Addresses(tuple(saved))
         self._any_saved = bool(saved)
         self._stacks = ThreadStacks(process.memory)
 

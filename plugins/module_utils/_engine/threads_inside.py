@@ -73,14 +73,14 @@ def threads_inside(
     process: Process,
     mappings: list[Mapping],
     registers: dict[int, bytes],
-    ranges: list[tuple[int, int]],
+    wanted: Addresses,
     check_budget: Callable[[], None],
 ) -> list[Inside]:
-    """Which of these stopped threads are inside one of the ranges [start, end); `mappings` may be a little older.
+    """Which of these stopped threads are inside `wanted`; `mappings` may be a little older.
 
     `check_budget` is called before each look: it may raise, where stacks are too deep for the time there is.
     """
-    found, wanted = [], addresses(tuple(ranges))
+    found = []
     for tid, held in registers.items():
         check_budget()
         inside = _inside(tid, _copy(process, mappings, held), wanted)
@@ -107,7 +107,7 @@ def anyone_inside(process: Process, ranges: list[tuple[int, int]], timeout: floa
         if not new:
             return looks
         if chase_until and time.monotonic() > chase_until:
-            return _look_at_all(process, ranges, max_stop, looks) if max_stop else looks
+            return _look_at_all(process, wanted, max_stop, looks) if max_stop else looks
         mappings = process.maps()
         for tid in new:
             looked.add(tid)
@@ -124,13 +124,13 @@ def anyone_inside(process: Process, ranges: list[tuple[int, int]], timeout: floa
         chase_until = chase_until or time.monotonic() + _CHASE
 
 
-def _look_at_all(process: Process, ranges: list[tuple[int, int]], max_stop: float, looks: Looks) -> Looks:
+def _look_at_all(process: Process, wanted: Addresses, max_stop: float, looks: Looks) -> Looks:
     """Look at all threads in one stop."""
     try:
         with stopped(process, max_stop) as window:
             looks.tops = [stack_top(registers) for registers in window.registers.values()]
             # Read in the stop: the stacks of those born last are among them.
-            found = threads_inside(process, process.maps(), window.registers, ranges, window.check_budget)
+            found = threads_inside(process, process.maps(), window.registers, wanted, window.check_budget)
         looks.inside = found[0] if found else None
         looks.held_us.append(window.stop_us)
     except BudgetExceeded as exceeded:

@@ -39,6 +39,7 @@ from .._ptrace import x86_64 as arch
 from .._ptrace.hold_one_thread import HeldThread
 from .._ptrace.injected_call import injected_calls
 from .._ptrace.tracer import as_tracer
+from .find_addresses import addresses
 from .image import Image
 from .make_switch import Write, switch_stopped
 from .region import Region, Site
@@ -103,9 +104,11 @@ def register_frames(process: Process, region: Region) -> None:
         if _is_registered(process, record):
             return
 
+    locking = addresses(tuple(unwinder.locking))
+
     def may_run(thread: HeldThread) -> bool:
         held = {thread.tid: thread.registers}
-        found = threads_inside(process, process.maps(), held, unwinder.locking, lambda: None)
+        found = threads_inside(process, process.maps(), held, locking, lambda: None)
         return all(_only_was_there(thread.registers, one) for one in found)
 
     def run() -> None:

@@ -22,7 +22,7 @@ from .store import Store
 class Wanted:
     """What one process should have: `entries` in the order in which they are to be applied.
 
-    `held`: those kept back by the crash-loop guard; `replaced`: those that another one of `entries` replaces; `path`:
+    `held`: those kept back by the crash-loop guard; `replaced`: those that another one of `entries` replaces; `paths`:
     where the object of each entry is mapped from, by build-id.
     """
 
