@@ -243,7 +243,6 @@ from ..module_utils._module.processes import PROCESSES_SPEC, selection
 from ..module_utils._module.requirements import require_libraries, require_platform
 from ..module_utils._module.results import finish
 from ..module_utils._patch.manifest import check_id
-from ..module_utils._patch.reader import read_patch
 from ..module_utils._store.known import KnownPatches
 from ..module_utils._store.places import Places
 
@@ -270,7 +269,7 @@ def main() -> None:
             sent = checked_patch(module.params, Places().settings)
             signature = sent.verdict.as_dict()
             warn_of_signature(module, sent.verdict)
-            patch = read_patch(sent.content)
+            patch = sent.parsed()
             manifest = patch.manifest
             about = {
                 "id": manifest.id,

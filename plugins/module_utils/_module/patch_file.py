@@ -12,7 +12,8 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from .._errors import LivepatchError
-from .._patch.reader import MOST_FILE_BYTES
+from .._patch.content import Patch
+from .._patch.reader import MOST_FILE_BYTES, read_patch
 from .._patch.signature import MOST_BYTES, SUFFIX
 from .._patch.trust import Verdict, read_trust
 from .failure import sentence
@@ -28,11 +29,21 @@ PATCH_SPEC: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class SentPatch:
-    """A whole patch file, not parsed, with its signature; `verdict`: what that is worth on this host."""
+    """A whole patch file, not parsed, with its signature; `verdict`: what that is worth on this host; `path`: as the
+    task names it.
+    """
 
+    path: str
     content: bytes
     signature: bytes | None
     verdict: Verdict
+
+    def parsed(self) -> Patch:
+        """Raises LivepatchError patch_corrupt or patch_unsupported, which name the file."""
+        try:
+            return read_patch(self.content)
+        except LivepatchError as error:
+            raise LivepatchError(error.code, "%s: %s" % (self.path, error.message), error.remedy) from None
 
 
 def checked_patch(params: dict[str, Any], settings: str) -> SentPatch:
@@ -55,7 +66,8 @@ def checked_patch(params: dict[str, Any], settings: str) -> SentPatch:
             signature = None
         except OSError as problem:
             raise LivepatchError("signature_missing", "cannot read the signature: %s" % problem) from None
-    return SentPatch(content, signature, trust.check(content, signature, params["patch"]))
+    path = params["patch"]
+    return SentPatch(path, content, signature, trust.check(content, signature, path))
 
 
 def warn_of_signature(module: AnsibleModule, verdict: Verdict) -> None:

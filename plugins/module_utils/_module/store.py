@@ -11,7 +11,6 @@ from typing import Any
 
 from .._errors import LivepatchError
 from .._patch.manifest import check_id
-from .._patch.reader import read_patch
 from .._process.selection import ObjectFinder, Selection, selected
 from .._store import guard
 from .._store.desired import Desired, desired_of
@@ -24,7 +23,7 @@ def keep(
     store: Store, sent: SentPatch, processes: dict[str, str], enabled: bool | None, pretend: bool
 ) -> dict[str, Any]:
     """Desire the patch in a file; the result of the task. Raises LivepatchError, OSError."""
-    patch = read_patch(sent.content)
+    patch = sent.parsed()
     before = _whole_entry(store, patch.manifest.id)
     is_enabled = enabled if enabled is not None else before is None or before.enabled
     seen = _places_of(patch.manifest.object.build_id)
