@@ -1,7 +1,7 @@
 # Copyright (c) 2026 cgl.livepatch contributors
 # GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What all modules of the collection say of themselves, and the option they share."""
+"""What all modules of the collection say of themselves, and the options they share."""
 
 from __future__ import annotations
 
@@ -62,4 +62,18 @@ attributes:
     support: full
     platforms: linux
     details: 64-bit x86 only for now.
+"""
+
+    PATCH_FILE = r"""
+options:
+  _content:
+    description: A small patch file, which the action plugin sends along. Not for use in tasks.
+    type: str
+  _signature:
+    description: Its signature, which the action plugin sends along. Not for use in tasks.
+    type: str
+  remote_src:
+    description: The patch file is on the managed host already.
+    type: bool
+    default: false
 """

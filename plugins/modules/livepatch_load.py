@@ -20,6 +20,7 @@ description:
     the process; afterwards everything is read back. What fails leaves the process as it was.
 extends_documentation_fragment:
   - cgl.livepatch.attributes
+  - cgl.livepatch.attributes.patch_file
   - cgl.livepatch.attributes.processes
 attributes:
   check_mode:
@@ -38,16 +39,6 @@ options:
       - With O(state=absent), the id of the patch.
     type: str
     required: true
-  _content:
-    description: A small patch file, which the action plugin sends along. Not for use in tasks.
-    type: str
-  _signature:
-    description: Its signature, which the action plugin sends along. Not for use in tasks.
-    type: str
-  remote_src:
-    description: The patch file is on the managed host already.
-    type: bool
-    default: false
   state:
     description: Whether the patch shall be in the processes.
     type: str

@@ -19,6 +19,7 @@ description:
     M(cgl.livepatch.livepatch_load) and M(cgl.livepatch.livepatch_activate) for these, or C(livepatch-store apply).
 extends_documentation_fragment:
   - cgl.livepatch.attributes
+  - cgl.livepatch.attributes.patch_file
 attributes:
   check_mode:
     support: full
@@ -40,16 +41,6 @@ options:
       - With O(state=absent), the id of the patch.
     type: str
     required: true
-  _content:
-    description: A small patch file, which the action plugin sends along. Not for use in tasks.
-    type: str
-  _signature:
-    description: Its signature, which the action plugin sends along. Not for use in tasks.
-    type: str
-  remote_src:
-    description: The patch file is on the managed host already.
-    type: bool
-    default: false
   state:
     description: Whether the host should have the patch.
     type: str
