@@ -52,8 +52,8 @@ class Layers:
 
     @classmethod
     def of(cls, process: Process) -> Layers:
-        """The layers of a process now, where its objects are as they were when they were last looked for."""
-        mappings = process.last_maps()
+        """The layers of a process now."""
+        mappings = process.maps()
         return cls(process.memory, mappings, find_regions(process.memory, mappings))
 
     def region(self, patch_id: str) -> Region | None:
