@@ -63,7 +63,8 @@ deaths: ready ## the tool killed, or halted, and the program ended, at every poi
 		tests/unit/engine/life_at_any_point.py tests/unit/engine/test_seccomp.py tests/unit/engine/test_layers.py
 
 cases: ready ## every change of code the tests know, compiled in every way, patched live and compared (5 minutes)
-	$(STEP) --tests $@ env LIVEPATCH_CASES=all python -m pytest -n 2 tests/unit/builder/test_code_cases.py
+	$(STEP) --tests $@ env LIVEPATCH_CASES=all python -m pytest -n 2 tests/unit/builder/test_code_cases.py \
+		tests/unit/builder/test_patched_process.py
 
 differential: ready ## random programs, edited at random, patched live and compared (PROGRAMS=N, SEED=S; 5 minutes)
 	@python tests/unit/builder/differential.py --programs $(or $(PROGRAMS),300) $(addprefix --seed ,$(SEED))
