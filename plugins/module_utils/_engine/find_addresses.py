@@ -74,6 +74,17 @@ class Addresses:
                     yield place + at, word
                 found = pattern.search(data, at + 3)
 
+    def may_be_among(self, data: bytes | bytearray, end: int) -> bool:
+        """True when any word among the first `end` of these bytes, at any alignment, is one of the addresses."""
+        for pattern in self._patterns or self.prepare():
+            found = pattern.search(data, 2, end)
+            while found:
+                at = found.start() - 2
+                if self.hold(int.from_bytes(data[at : at + 8], "little")):
+                    return True
+                found = pattern.search(data, at + 3, end)
+        return False
+
 
 @functools.lru_cache(maxsize=16)
 def addresses(ranges: tuple[tuple[int, int], ...]) -> Addresses:

@@ -5,10 +5,30 @@
 
 from __future__ import annotations
 
+import array
+import ctypes
 import errno
 import os
 
 from .._errors import LivepatchError
+
+#: So many pieces can be read by one call (IOV_MAX, limits.h).
+MOST_PIECES = 1024
+_readv = ctypes.CDLL(None).process_vm_readv
+_readv.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong]
+_readv.restype = ctypes.c_ssize_t
+
+
+def read_pieces(tid: int, pieces: list[int], room: bytearray) -> bool:
+    """Read many pieces of memory by one call, one behind the other into `room` (process_vm_readv(2)).
+
+    `tid`: a thread that is held, so that it is the one that is meant; `pieces`: address and size of each, at most
+    MOST_PIECES. False where not all could be read.
+    """
+    there = array.array("Q", pieces)
+    here = array.array("Q", (ctypes.addressof(ctypes.c_char.from_buffer(room)), len(room)))
+    count = _readv(tid, here.buffer_info()[0], 1, there.buffer_info()[0], len(pieces) // 2, 0)
+    return bool(count == sum(pieces[1::2]))
 
 
 class Memory:

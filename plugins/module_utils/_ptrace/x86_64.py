@@ -203,6 +203,11 @@ def interrupted_stacks(stack: bytes) -> list[int]:
     return [int.from_bytes(stack[at - 24 : at - 16], "little") for at in _signal_frames(stack)]
 
 
+def has_signal_frame(stacks: bytes | bytearray, end: int) -> bool:
+    """True when there may be a signal frame among the first `end` of these bytes."""
+    return _SELECTORS.search(stacks, 0, end) is not None
+
+
 def interrupted_counters(stack: bytes) -> list[tuple[int, int]]:
     """(offset, value) of the program counters saved in the signal frames among these bytes."""
     return [(at - 16, int.from_bytes(stack[at - 16 : at - 8], "little")) for at in _signal_frames(stack)]
