@@ -9,12 +9,15 @@ import json
 import os
 from pathlib import Path
 
+import pytest
+
 from fleet_rollout.greeters import NEW, Greeters
 from testbed import Fleet
 
 HOSTS, PAIRS = 50, 3
 
 
+@pytest.mark.long
 def test_fifty_hosts_in_one_rollout(tmp_path: Path) -> None:
     with Fleet(hosts=HOSTS, name=f"fifty-{os.getpid()}") as fleet:
         greeters = Greeters(fleet, tmp_path)

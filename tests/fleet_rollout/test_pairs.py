@@ -188,6 +188,7 @@ def test_two_runs_at_once_do_not_meet_in_a_pair(pairs: Pairs) -> None:
     pairs.apart()
 
 
+@pytest.mark.long
 def test_a_host_that_another_controller_left_is_refused_until_somebody_takes_it_over(pairs: Pairs) -> None:
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     file = pairs.greeters.fleet.path("node1", "/run/cgl-livepatch/turn")

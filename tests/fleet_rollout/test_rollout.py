@@ -115,6 +115,7 @@ def test_a_host_that_cannot_load_stops_its_wave(greeters: Greeters) -> None:
     assert said.count("changed: [node2]") == 2  # loaded and unloaded
 
 
+@pytest.mark.long
 def test_a_host_that_cannot_activate_stops_its_wave(greeters: Greeters, tmp_path: Path) -> None:
     # Every thread of that host's processes is to be stopped within a microsecond: that cannot be.
     limits = "{livepatch_consistency: atomic, livepatch_max_stop_ms: 0.001, livepatch_timeout: 1}"
@@ -155,6 +156,7 @@ def _soaking(greeters: Greeters, **more: Any) -> subprocess.Popen[str]:
     return running
 
 
+@pytest.mark.long
 def test_a_process_restarted_while_its_wave_soaks_is_noticed_written_down_and_put_right(
     greeters: Greeters, tmp_path: Path
 ) -> None:
@@ -233,6 +235,7 @@ def test_the_role_prepare_finds_the_hosts_ready_or_says_why_not(greeters: Greete
 
 
 # Last, because the host is gone after it.
+@pytest.mark.long
 def test_a_host_that_vanishes_while_its_wave_soaks_stops_the_wave(greeters: Greeters) -> None:
     running = _soaking(greeters)
     greeters.vanish("node3")
