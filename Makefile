@@ -9,14 +9,18 @@ export ANSIBLE_HOME := $(CURDIR)/.build/ansible
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.build/collections
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PYENV_VERSION ANSIBLE_CONFIG
 MAKEFLAGS += --no-print-directory
+ifndef TWO_AT_ONCE
 .NOTPARALLEL:
+endif
 
 STEP := @tools/step
 SCRIPTS := .ci/run tests/fleet tests/testbed/host-init tests/molecule/image tests/vagrant/box $(filter-out %.py,$(wildcard tools/* demo/run tests/*/run))
 
-# In the order in which make test runs them: what fails soonest comes first.
+# In the order in which make test runs them: what fails soonest comes first. What only reads the sources goes two at a time.
 LINTS := ruff ruff-format mypy shellcheck changelog ansible-lint docs-lint
-TESTS := $(LINTS) sanity units galaxy-import testbed integration fleet-rollout test-demo test-redis test-corpus
+READERS := $(LINTS) sanity galaxy-import
+RUNNERS := units testbed integration fleet-rollout test-demo test-redis test-corpus
+TESTS := $(READERS) $(RUNNERS)
 
 # What takes long, each by itself.
 LONGER := cases corpus deaths differential endurance fleet fleet-whole fuzz interrupted molecule report-browser vagrant
@@ -29,7 +33,7 @@ help: ## say what there is
 
 test: ready ## everything that has to pass, and a closing line that counts it
 	@tools/summary --begin
-	@$(MAKE) $(TESTS); status=$$?; tools/summary; exit $$status
+	@$(MAKE) TWO_AT_ONCE=1 -j2 --output-sync=target $(READERS) && $(MAKE) $(RUNNERS); status=$$?; tools/summary; exit $$status
 
 demo: ready ## three hosts, a faulty server, a patch rolled out under load and taken out again
 	@tools/runnable demo/run
