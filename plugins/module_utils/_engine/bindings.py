@@ -9,6 +9,9 @@ a function even: two builds of one library often have them. So bytes alone never
 
 from __future__ import annotations
 
+from typing import Callable
+
+from .._elf.build_id import header_build_id
 from .._errors import LivepatchError
 from .._process.maps import Mapping, mapping_at
 from .._process.memory import Memory
@@ -29,24 +32,41 @@ def _object_of(memory: Memory, mappings: list[Mapping], region: Region) -> Mappe
     return found if found is not None and found.build_id == region.patch["build_id"] else None
 
 
-def check_there(process: Process, regions: list[Region]) -> None:
+def check_there(process: Process, regions: list[Region]) -> Callable[[], None]:
     """What these regions were made for is still there, and what they are to change is a part of it, and the process's
     own: to be asked right before writing, for no lock keeps it so.
 
-    Raises LivepatchError object_modified, patch_unsupported.
+    What is returned asks once more, while all threads stand still: for the build-ids alone, 5 us an object. Both raise
+    LivepatchError object_modified, this patch_unsupported, too.
     """
     mappings = process.maps()
+    targets = []
     for region in regions:
         target = _object_of(process.memory, mappings, region)
         if target is None:
-            raise LivepatchError(
-                "object_modified",
-                "the object of patch %s, at %#x of %s, was closed meanwhile"
-                % (region.id, region.object_start, process),
-                "Run the task again.",
-            )
+            raise _closed(process, region)
         check_sites(target, region.sites, str(process))
         check_private(mappings, region.sites, str(process))
+        targets.append(target)
+
+    def check_again() -> None:
+        for region, target in zip(regions, targets):
+            try:
+                found = header_build_id(process.memory.read, target.header, target.bias)
+            except OSError:
+                found = None
+            if found != target.build_id:
+                raise _closed(process, region)
+
+    return check_again
+
+
+def _closed(process: Process, region: Region) -> LivepatchError:
+    return LivepatchError(
+        "object_modified",
+        "the object of patch %s, at %#x of %s, was closed meanwhile" % (region.id, region.object_start, process),
+        "Run the task again.",
+    )
 
 
 def uses(mappings: list[Mapping], addresses: list[int]) -> tuple[tuple[int, str], ...]:

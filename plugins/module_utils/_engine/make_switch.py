@@ -73,17 +73,17 @@ def switch_stopped(
     quiet: CodeLeft | None,
     max_stop: float,
     timeout: float,
-    prove: Callable[[], None],
+    prove: Callable[[], Callable[[], None]],
     spares: Callable[[bytes, Inside], bool] | None = None,
 ) -> tuple[int, int]:
     """Make all writes in one stop of all threads; (longest stop in microseconds, attempts).
 
     Nobody may be in the ranges [start, end) of `forbidden`, the bytes that are overwritten, or in `quiet`, the code
     that is left, unless that is None; while somebody is in `quiet`, nobody else is kept stopped. `max_stop` and
-    `timeout` are seconds. `prove` is called before each attempt, while all run; it raises where the places are not any
-    more what they were. `spares`: asked of the registers of a thread that seems to be inside, true where it is known
-    that it is not. Raises LivepatchError stop_budget_exceeded or function_busy when no attempt until `timeout`
-    succeeded, and as Memory.write does; then every byte is as it was and all threads run.
+    `timeout` are seconds. `prove` is called before each attempt, while all run, and what it returns in the stop; both
+    raise where the places are not any more what they were. `spares`: asked of the registers of a thread that seems to
+    be inside, true where it is known that it is not. Raises LivepatchError stop_budget_exceeded or function_busy when
+    no attempt until `timeout` succeeded, and as Memory.write does; then every byte is as it was and all threads run.
     """
     _check(process.memory, writes, str(process))
     end = time.monotonic() + timeout
@@ -92,11 +92,11 @@ def switch_stopped(
     while True:
         attempts += 1
         inside = attempt.look() if quiet else None
-        prove()
+        check_again = prove()
         stop_us, exceeded = 0, None
         if inside is None:
             try:
-                inside, stop_us = as_tracer(attempt.switch)
+                inside, stop_us = as_tracer(lambda: attempt.switch(check_again))  # noqa: B023 (called before the next one)
             except BudgetExceeded as error:
                 exceeded, stop_us = error, error.stop_us
             longest = max(longest, stop_us)
@@ -152,10 +152,10 @@ class _Attempt:
         self._scan_again = time.monotonic() - began < self._max_stop * _SCAN_SHARE
         return inside
 
-    def switch(self) -> tuple[Inside | None, int]:
+    def switch(self, check: Callable[[], None]) -> tuple[Inside | None, int]:
         """Stop, and write unless somebody is where nobody may be; who is, and how long all stood still, microseconds.
 
-        Inside as_tracer().
+        `check`: called right before writing, and may raise. Inside as_tracer().
         """
         process = self._process
         mappings = process.maps() if self._looks else []
@@ -171,6 +171,7 @@ class _Attempt:
                 tops = [stack_top(registers) for registers in window.registers.values()]
                 inside = self._memory.find(tops, window.check_budget)
             if inside is None:
+                check()
                 _check(process.memory, self._writes, str(process))
                 window.check_budget()
                 _write_all(process.memory, self._writes)

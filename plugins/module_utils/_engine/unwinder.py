@@ -154,8 +154,10 @@ def forget_frames(process: Process, region: Region, end: float) -> int:
         writes += [Write(site, start, memory.read(start, size), bytes(size)) for start, size in places]
         try:
             locking = _unwinder(process, region.frames[3]).locking
+            left = max(end - time.monotonic(), 0.0)
+            # libgcc is found anew each time, and nobody closes it.
             stop_us, _attempts = switch_stopped(
-                process, writes, locking, None, _STOP, max(end - time.monotonic(), 0.0), lambda: None, _only_was_there
+                process, writes, locking, None, _STOP, left, lambda: lambda: None, _only_was_there
             )
             return stop_us
         except LivepatchError as error:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 from libraries import FIXED, host, library, mapped_at, refused
@@ -131,9 +131,18 @@ __attribute__((noinline, noipa)) int answer(int x) { usleep(x * 1000); return bu
 """
 
 
-@pytest.mark.parametrize("timeout", [0.0, 20.0], ids=["at-once", "at-a-later-attempt"])
-def test_closed_while_the_tool_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, timeout: float) -> None:
-    """Between two attempts at a stop, another build takes the place: it is looked at again before each of them."""
+@pytest.mark.parametrize(
+    ("timeout", "right_before"),
+    [(0.0, False), (20.0, False), (0.0, True)],
+    ids=["at-once", "at-a-later-attempt", "right-before-the-stop"],
+)
+def test_closed_while_the_tool_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, timeout: float, right_before: bool
+) -> None:
+    """Another build takes the place between two attempts at a stop: it is looked at again before each of them.
+
+    Or in the instant between that look and the stop: the build-id is looked at once more when all stand still.
+    """
     builds = [
         compile_program(tmp_path, "lib%d.so" % number, BUSY.replace("BUILD", str(number)), "-shared", "-fPIC")
         for number in (1, 2)
@@ -146,21 +155,24 @@ def test_closed_while_the_tool_waits(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (site,) = _region(running.pid).sites
         switch, attempts = make_switch._Attempt.switch, [0]
 
-        def other_build_comes(attempt: Any) -> Any:
+        def other_build_comes(attempt: Any, check: Callable[[], None]) -> Any:
             attempts[0] += 1
             if attempts[0] > 1:
-                return switch(attempt)
+                return switch(attempt, check)
             place = mapped_at(running, builds[0])
             assert running.ask("close 0") == "0"
             assert running.ask("open 1 %s" % builds[1]) == "opened"
             assert mapped_at(running, builds[1]) == place
-            return Inside(running.pid, site.address), 1
+            return switch(attempt, check) if right_before else (Inside(running.pid, site.address), 1)
 
         monkeypatch.setattr(make_switch._Attempt, "switch", other_build_comes)
         limits = Limits(max_stop=2.0, timeout=timeout, consistency="atomic")
         with pytest.raises(LivepatchError) as error:
             activate(process, "fix", limits)
-        assert (error.value.code, attempts[0]) == ("function_busy" if not timeout else "object_modified", 1)
+        assert (error.value.code, attempts[0]) == (
+            "object_modified" if timeout or right_before else "function_busy",
+            1,
+        )
         assert process.memory.read(site.address, len(site.old)) == site.old
         assert running.ask("ask 1 1") == "2"
         assert refused(activate_patch("fix", chosen, limits))[0] == "object_modified"
