@@ -66,7 +66,8 @@ options:
     description:
       - Look at the processes anew afterwards, as M(cgl.livepatch.livepatch_facts) with this patch does, and return what
         is found as facts. This saves a task where there are many hosts.
-      - The facts speak of this patch and its object only.
+      - The facts speak of this patch only, of its object and whatever else lies at that path, and of the processes that
+        map one of these or have the patch. V(objects) in the facts says which objects they are.
     type: bool
     default: false
 notes:

@@ -129,7 +129,7 @@ def _make_file(process: Process, calls: InjectedCalls, patch_id: str) -> int:
 
 
 def _fill_file(process: Process, descriptor: int, patch_id: str, contents: list[bytes]) -> None:
-    # The program runs, and may close any number and use it again: nothing is opened, or written to, unlooked at.
+    # Other threads run, and may close any number and use it again: nothing is opened, or written to, unlooked at.
     if _is_ours(process, "fd/%d" % descriptor):
         ours = process.open("fd/%d" % descriptor, os.O_RDWR)
         try:

@@ -307,7 +307,7 @@ def _step(
     if tell:
         tell(_Begun(outcome))
     operation.step(process, outcome)
-    reasons = look(process, operation.patch_id, outcome, process.last_maps())
+    reasons = look(process, operation.patch_id, outcome, process.maps())
     if operation.pretend:
         outcome.state = operation.goal if outcome.changed else outcome.state
     elif operation.finder and reasons:

@@ -19,40 +19,52 @@ from .find_addresses import Addresses
 _ROOM = 1 << 18
 
 
-def surely_nobody(
+def not_sure(
     mappings: list[Mapping], registers: dict[int, bytes], wanted: Addresses, check_budget: Callable[[], None]
-) -> bool:
-    """True when none of these stopped threads of one process has an address of `wanted` in a register or on its stack.
+) -> list[int]:
+    """Those of these stopped threads of one process that must be looked at by themselves.
 
-    False where one may have, or may be in a signal's handler, which may have another stack, or where its stack is deep
-    or cannot be read. `check_budget` is called now and then, and may raise.
+    All others have no address of `wanted` in a register or on their stack. Not sure is who may have one, or may be in a
+    signal's handler, which may have another stack, or whose stack is deep or cannot be read; and who was looked at
+    together with one of these. `check_budget` is called before each look, and may raise.
     """
-    everything = b"".join(registers.values())
-    if wanted.may_be_among(everything, len(everything)):
-        return False
     room = bytearray(_ROOM)
+    left: list[int] = []
+    together: list[int] = []
     pieces: list[int] = []
-    size = last = 0
+    size = 0
+
+    def look() -> None:
+        check_budget()
+        if together and not _nothing([registers[tid] for tid in together], together[0], pieces, size, room, wanted):
+            left.extend(together)
+
     for tid, held in registers.items():
         pointer = arch.stack_pointer(held)
         mapping = mapping_at(mappings, pointer)
-        if mapping is None:
-            return False
-        start = max(pointer if arch.in_system_call(held) else pointer - arch.RED_ZONE, mapping.start)
-        more = mapping.end - start
-        if size + more > _ROOM or len(pieces) == 2 * MOST_PIECES:
-            check_budget()
-            if not _nothing(last, pieces, size, room, wanted):
-                return False
-            pieces, size = [], 0
+        start = pointer if arch.in_system_call(held) else pointer - arch.RED_ZONE
+        start = max(start, mapping.start) if mapping else 0
+        more = mapping.end - start if mapping else _ROOM + 1
         if more > _ROOM:
-            return False
+            left.append(tid)
+            continue
+        if size + more > _ROOM or len(together) == MOST_PIECES:
+            look()
+            together, pieces, size = [], [], 0
+        together.append(tid)
         pieces += (start, more)
-        size, last = size + more, tid
-    return not pieces or _nothing(last, pieces, size, room, wanted)
+        size += more
+    look()
+    return left
 
 
-def _nothing(tid: int, pieces: list[int], size: int, room: bytearray, wanted: Addresses) -> bool:
+def _nothing(
+    registers: list[bytes], tid: int, pieces: list[int], size: int, room: bytearray, wanted: Addresses
+) -> bool:
+    everything = b"".join(registers)
     return (
-        read_pieces(tid, pieces, room) and not arch.has_signal_frame(room, size) and not wanted.may_be_among(room, size)
+        not wanted.may_be_among(everything, len(everything))
+        and read_pieces(tid, pieces, room)
+        and not arch.has_signal_frame(room, size)
+        and not wanted.may_be_among(room, size)
     )

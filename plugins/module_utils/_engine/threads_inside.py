@@ -21,7 +21,7 @@ from .._ptrace.attach import runs_no_code
 from .._ptrace.hold_one_thread import held_thread
 from .._ptrace.stop_all_threads import BudgetExceeded, stopped
 from .find_addresses import Addresses, addresses
-from .stacks_at_once import surely_nobody
+from .stacks_at_once import not_sure
 
 # A stack is read in pieces of this size, bytes, and no further than this.
 _PIECE, _MOST = 1 << 16, 64 << 20
@@ -82,11 +82,9 @@ def threads_inside(
     `check_budget` is called before each look: it may raise, where stacks are too deep for the time there is.
     """
     found: list[Inside] = []
-    if surely_nobody(mappings, registers, wanted, check_budget):
-        return found
-    for tid, held in registers.items():
+    for tid in not_sure(mappings, registers, wanted, check_budget):
         check_budget()
-        inside = _inside(tid, _copy(process, mappings, held), wanted)
+        inside = _inside(tid, _copy(process, mappings, registers[tid]), wanted)
         if inside:
             found.append(inside)
     return found

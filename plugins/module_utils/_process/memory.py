@@ -14,9 +14,7 @@ from .._errors import LivepatchError
 
 #: So many pieces can be read by one call (IOV_MAX, limits.h).
 MOST_PIECES = 1024
-_readv = ctypes.CDLL(None).process_vm_readv
-_readv.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong]
-_readv.restype = ctypes.c_ssize_t
+_libc = ctypes.CDLL(None)
 
 
 def read_pieces(tid: int, pieces: list[int], room: bytearray) -> bool:
@@ -27,7 +25,9 @@ def read_pieces(tid: int, pieces: list[int], room: bytearray) -> bool:
     """
     there = array.array("Q", pieces)
     here = array.array("Q", (ctypes.addressof(ctypes.c_char.from_buffer(room)), len(room)))
-    count = _readv(tid, here.buffer_info()[0], 1, there.buffer_info()[0], len(pieces) // 2, 0)
+    vectors = ctypes.c_void_p(here.buffer_info()[0]), ctypes.c_ulong(1), ctypes.c_void_p(there.buffer_info()[0])
+    _libc.process_vm_readv.restype = ctypes.c_ssize_t
+    count = _libc.process_vm_readv(tid, *vectors, ctypes.c_ulong(len(pieces) // 2), ctypes.c_ulong(0))
     return bool(count == sum(pieces[1::2]))
 
 

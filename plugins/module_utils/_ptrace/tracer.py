@@ -43,7 +43,7 @@ _this_thread = threading.local()
 
 
 def as_tracer(work: Callable[[], _Result]) -> _Result:
-    """What `work` returns or raises, called in a thread of its own that traces nothing any more when this returns.
+    """What `work` returns or raises, called in a thread of its own, which is ended where it still traces anybody then.
 
     Within another as_tracer() that one's thread will do. An interruption (Ctrl-C) is raised after `work` has ended: it
     never ends half done.
@@ -57,7 +57,7 @@ def as_tracer(work: Callable[[], _Result]) -> _Result:
         tracer = kept.pop() if kept else _Tracer()
         errors = tracer.do(lambda: results.append(work()))
         if kept is None or tracer.is_over:
-            tracer.end()
+            errors += tracer.end()
         else:
             kept.append(tracer)
     if errors:
@@ -105,12 +105,13 @@ class _Tracer:
             done.set()
 
         self._asked.put(run)
-        return errors + _interruptions_until(done.wait)
+        interruptions = _interruptions_until(done.wait)
+        return errors + interruptions
 
-    def end(self) -> None:
-        """End the thread, and so all tracing of it."""
+    def end(self) -> list[BaseException]:
+        """End the thread, and so all tracing of it; what came meanwhile."""
         self._asked.put(None)
-        _interruptions_until(self._thread.join)
+        return _interruptions_until(self._thread.join)
 
     def _run(self) -> None:
         _this_thread.traces = True

@@ -17,7 +17,7 @@ from patching import Running, compile_program, make_patch, shared
 from reports import only
 from snapshots import Snapshot, snapshot, states, tracers
 
-from module_utils._engine import operations
+from module_utils._engine import map_region, operations
 from module_utils._engine.activate import Limits
 from module_utils._engine.operations import activate_patch, deactivate_patch, load_patch, unload_patch
 from module_utils._engine.outcome import Report
@@ -336,3 +336,40 @@ def test_unloaded_when_the_child_that_did_it_dies(made: tuple[Path, Patch], monk
         assert outcome.attempts == 1
         assert died[0] == 1
         assert running.ask("?") == "3"
+
+
+@pytest.mark.parametrize("most", [0, 1 << 16], ids=["while-it-runs", "while-held"])
+@pytest.mark.parametrize("fails", [False, True], ids=["", "fails"])
+def test_the_file_is_written(made: tuple[Path, Patch], monkeypatch: pytest.MonkeyPatch, most: int, fails: bool) -> None:
+    """A small patch within the hold, a large one between two; where that fails, no file and no mapping is left."""
+    program, patch = made
+    write = map_region._write_all
+
+    def write_half(descriptor: int, contents: list[bytes]) -> None:
+        write(descriptor, contents[:1])
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(map_region, "_MOST_WHILE_HELD", most)
+    if fails:
+        monkeypatch.setattr(map_region, "_write_all", write_half)
+    with Running(program) as running:
+        before = snapshot(running.pid)
+        outcome = only(load_patch(patch, Selection(pids=(running.pid,))))
+        assert (outcome.error is not None, outcome.state) == (fails, "absent" if fails else "loaded")
+        assert tracers(running.pid) == {"0"}
+        assert running.ask("?") == "3"
+        if not fails:
+            assert only(unload_patch("fix", Selection(pids=(running.pid,)), 1.0)).error is None
+        assert _same(before, snapshot(running.pid))
+
+
+def test_maps_that_were_read_hold_until_they_are_changed(made: tuple[Path, Patch]) -> None:
+    """The same list while nobody was made to change any; then as they are."""
+    program, patch = made
+    with Running(program) as running, Process(running.pid) as process:
+        read = process.maps()
+        well = only(load_patch(patch, Selection(pids=(running.pid,))))  # by a child: this object knows nothing of it
+        assert well.error is None
+        assert process.last_maps() is read
+        process.changes_maps()
+        assert len(process.last_maps()) > len(read)
