@@ -36,6 +36,8 @@ from .watchdog import arm
 
 # How long late threads are waited for; after how long not any more those in uninterruptible sleep; between two looks.
 _PATIENCE, _ASLEEP, _LOOK = 2.0, 0.01, 0.001
+# How long the kernel may take at most to end a thread, seconds.
+_ENDING = 1.0
 # A thread that stops late is let go at the next look; who takes longer than this to look is killed, seconds.
 _HOLD = 0.05
 _Result = TypeVar("_Result")
@@ -43,7 +45,7 @@ _this_thread = threading.local()
 
 
 def as_tracer(work: Callable[[], _Result]) -> _Result:
-    """What `work` returns or raises, called in a thread of its own, which is ended where it still traces anybody then.
+    """What `work` returns or raises, called in a thread of its own, which traces nobody any more when this returns.
 
     Within another as_tracer() that one's thread will do. An interruption (Ctrl-C) is raised after `work` has ended: it
     never ends half done.
@@ -88,6 +90,7 @@ class _Tracer:
 
     def __init__(self) -> None:
         self._asked: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._number = 0
         self._thread = threading.Thread(target=self._run, name="tracer", daemon=True)
         self._thread.start()
 
@@ -111,9 +114,15 @@ class _Tracer:
     def end(self) -> list[BaseException]:
         """End the thread, and so all tracing of it; what came meanwhile."""
         self._asked.put(None)
-        return _interruptions_until(self._thread.join)
+        came = _interruptions_until(self._thread.join)
+        # Python is done with a thread a little before the kernel is, which only then lets go of what it traces.
+        end = time.monotonic() + _ENDING
+        while self.is_over and time.monotonic() < end and os.path.exists("/proc/self/task/%d" % self._number):
+            time.sleep(_LOOK)
+        return came
 
     def _run(self) -> None:
+        self._number = threading.get_native_id()
         _this_thread.traces = True
         while True:
             work = self._asked.get()

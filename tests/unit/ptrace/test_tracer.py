@@ -65,6 +65,7 @@ def test_one_that_was_killed_while_it_was_held_is_its_parents_at_once() -> None:
             thread = as_tracer(lambda: _hold(process, signal.SIGKILL))
             assert int(parent.communicate(timeout=10)[0]) == -signal.SIGKILL
             assert as_tracer(threading.get_native_id) != thread
+            assert not Path("/proc/self/task/%d" % thread).exists()
 
 
 def test_what_fails_is_raised_here_and_the_next_piece_of_work_is_done() -> None:
