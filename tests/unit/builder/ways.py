@@ -44,8 +44,8 @@ prog: main.o libparts.a
 libparts.a: $(PARTS)
 \t$(AR) rcs $@ $(PARTS)
 """
-# What the random programs carry their statics out with is the program's, and new code of the library may be the first to
-# use it: so it is exported, or the running program could not be asked for it (symbol_not_found, rightly).
+# What the random programs carry their statics out with is the program's, and new code of the library may be the first
+# to use it: so it is exported, or the running program could not be asked for it (symbol_not_found, rightly).
 LIBRARY = """
 PARTS = $(patsubst %.c,%.o,$(filter-out main.c,$(wildcard *.c)))
 prog: main.o libparts.so
