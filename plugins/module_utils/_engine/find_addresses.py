@@ -34,6 +34,9 @@ class Addresses:
         self._ends = [end for _start, end in merged]
         self._patterns: list[re.Pattern[bytes]] | None = None
 
+    def __bool__(self) -> bool:
+        return bool(self._starts)
+
     def prepare(self) -> list[re.Pattern[bytes]]:
         """Do what the first search would do before it begins: 60 us for each 64 KiB in which addresses lie."""
         self._patterns = _patterns(zip(self._starts, self._ends))
@@ -65,25 +68,24 @@ class Addresses:
         At any alignment, but an address below 4 GiB (a program without PIE) only where a call would have put it, at a
         multiple of 8 (System V ABI AMD64, 3.2.2): the end of a floating-point number before a zero was taken for one.
         """
-        for pattern in self._patterns or self.prepare():
-            found = pattern.search(data, 2)
-            while found:
-                at = found.start() - 2
-                word = int.from_bytes(data[at : at + 8], "little")
-                if self.hold(word) and (word >> 32 or (place + at) % 8 == 0):
-                    yield place + at, word
-                found = pattern.search(data, at + 3)
+        for at, word in self._words(data, len(data)):
+            if word >> 32 or (place + at) % 8 == 0:
+                yield place + at, word
 
     def may_be_among(self, data: bytes | bytearray, end: int) -> bool:
         """True when any word among the first `end` of these bytes, at any alignment, is one of the addresses."""
+        return any(True for _found in self._words(data, end))
+
+    def _words(self, data: bytes | bytearray, end: int) -> Iterator[tuple[int, int]]:
+        """(offset, word) of the words among the first `end` of these bytes, at any alignment, that are addresses."""
         for pattern in self._patterns or self.prepare():
             found = pattern.search(data, 2, end)
             while found:
                 at = found.start() - 2
-                if self.hold(int.from_bytes(data[at : at + 8], "little")):
-                    return True
+                word = int.from_bytes(data[at : at + 8], "little")
+                if self.hold(word):
+                    yield at, word
                 found = pattern.search(data, at + 3, end)
-        return False
 
 
 @functools.lru_cache(maxsize=16)

@@ -135,7 +135,6 @@ class _Attempt:
         self._writes = writes
         self._quiet = quiet.functions + quiet.branches if quiet else []
         self._nowhere = addresses(tuple(forbidden + self._quiet))
-        self._looks = bool(forbidden or self._quiet)
         self._max_stop = max_stop
         self._scan_again = False
         asleep = quiet or CodeLeft([], [])
@@ -158,10 +157,10 @@ class _Attempt:
         `check`: called right before writing, and may raise. Inside as_tracer().
         """
         process = self._process
-        mappings = process.maps() if self._looks else []
+        mappings = process.maps() if self._nowhere else []
         with stopped(process, self._max_stop) as window:
             inside = None
-            if self._looks:
+            if self._nowhere:
                 found = threads_inside(process, mappings, window.registers, self._nowhere, window.check_budget)
                 spares = self._spares
                 found = [one for one in found if spares is None or not spares(window.registers[one.tid], one)]

@@ -191,21 +191,21 @@ def _work(operation: Operation, met: set[Identity], ever: bool, tell: Tell) -> N
         time.sleep(_FORKING if quiet else 0)
 
 
+@tracer_kept()
 def _look_through(operation: Operation, met: set[Identity], tell: Tell) -> bool:
     """Tell what came of each process that was not yet met, which it is from now on; whether any was changed."""
     changed = False
-    with tracer_kept():
-        for process in selected(operation.selection):
-            identity = (process.pid, process.start_time)
-            if identity in met:
-                continue
-            met.add(identity)
-            tell(_At(identity))
-            with die_after(_patience(operation)):
-                result = _tried(operation, process, tell)
-            if result is not None:
-                tell(_Refused(identity) if isinstance(result, LivepatchError) else result)
-            changed = changed or (isinstance(result, Outcome) and result.changed)
+    for process in selected(operation.selection):
+        identity = (process.pid, process.start_time)
+        if identity in met:
+            continue
+        met.add(identity)
+        tell(_At(identity))
+        with die_after(_patience(operation)):
+            result = _tried(operation, process, tell)
+        if result is not None:
+            tell(_Refused(identity) if isinstance(result, LivepatchError) else result)
+        changed = changed or (isinstance(result, Outcome) and result.changed)
     return changed
 
 
