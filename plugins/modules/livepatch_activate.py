@@ -119,6 +119,7 @@ processes:
       state: active
       changed: true
       verified: true
+      proof: store
       switch: byte
       stop_us: 0
       hold_us: 0
@@ -186,9 +187,11 @@ def main() -> None:
     require_platform(module)
     params = module.params
     limits = Limits(params["max_stop_ms"] / 1e3, params["timeout"], params["consistency"] or "")
-    change, action = (activate_patch, "activate") if params["state"] == "active" else (deactivate_patch, "deactivate")
+    activating, known = params["state"] == "active", KnownPatches(Places())
+    action = "activate" if activating else "deactivate"
     try:
-        report = change(check_id(params["patch"]), selection(params["processes"]), limits, pretend=module.check_mode)
+        meant = check_id(params["patch"]), selection(params["processes"]), limits, module.check_mode
+        report = activate_patch(*meant, known=known) if activating else deactivate_patch(*meant)
     except LivepatchError as error:
         note_refusal(module, action, params["patch"], error)
         fail(module, error, patch=params["patch"])
@@ -196,7 +199,7 @@ def main() -> None:
     result = {}
     if params["facts"]:
         try:
-            facts = gather([params["patch"]], "affected", KnownPatches(Places()))
+            facts = gather([params["patch"]], "affected", known)
         except LivepatchError as error:
             fail(module, error, patch=params["patch"])
         narrow(facts, ())

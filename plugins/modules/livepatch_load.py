@@ -167,6 +167,11 @@ processes:
       description: Whether every byte of the patch was found in the memory of the process as it must be.
       type: bool
       sample: true
+    proof:
+      description: What C(verified) rests on, V(store), the patch that this host knows, or V(claim), what the process
+        says of itself.
+      type: str
+      sample: store
     switch:
       description: How functions were switched, V(none), V(byte) (nobody stopped) or V(stop) (all threads stopped).
       type: str

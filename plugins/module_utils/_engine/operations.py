@@ -8,6 +8,7 @@ One process that fails does not keep the others from being tried; its error stan
 
 from __future__ import annotations
 
+import functools
 from typing import Callable
 
 from .._errors import LivepatchError
@@ -21,11 +22,12 @@ from .choose_switch import BYTE, JUMP
 from .layers import Layers
 from .load import clear_remains, load, loaded_before, prepare
 from .outcome import ABSENT, ACTIVE, LOADED, Outcome, Report
-from .proof import check_claim
+from .proof import Known, check_claim, nothing_known
 from .region import find_region, find_regions
 from .run_operation import run
 from .targets import Operation, Step, has_patch
 from .unload import unload
+from .verify import STORE
 
 # How long loading waits for another run at the same process, and is tried again where it was killed, seconds.
 _LOAD_TIMEOUT = 10.0
@@ -66,6 +68,7 @@ def _loading(patch: Patch, pretend: bool, forms: tuple[str, ...]) -> Step:
         region = loaded_before(process, patch)
         if region is not None:
             check_claim(process, region, patch)
+        outcome.proof = STORE
         # What is loaded for an object that was closed is of no use where that is open again.
         stray = region is not None and Layers.of(process).lacks(region)
         if region is None or stray:
@@ -106,10 +109,25 @@ def unload_patch(patch_id: str, selection: Selection, timeout: float, pretend: b
     return run(Operation(patch_id, selection, step, ABSENT, pretend, timeout, at_once=True))
 
 
-def activate_patch(patch_id: str, selection: Selection, limits: Limits, pretend: bool = False) -> Report:
-    """Activate a loaded patch in every selected process that maps its object, also those that lack it (an error)."""
-    step, undo = (_switching(change, patch_id, limits, pretend) for change in (activate, deactivate))
-    finder = _finder_for(patch_id, Selection(pids=selection.pids))
+def activate_patch(
+    patch_id: str, selection: Selection, limits: Limits, pretend: bool = False, known: Known = nothing_known
+) -> Report:
+    """Activate a loaded patch in every selected process that maps its object, also those that lack it (an error).
+
+    What a process says it has loaded is compared with the patch before, where it is `known`.
+    """
+    switch, undo = (_switching(change, patch_id, limits, pretend) for change in (activate, deactivate))
+    kept = functools.lru_cache(maxsize=None)(known)
+
+    def step(process: Process, outcome: Outcome) -> None:
+        region = find_region(find_regions(process.memory, process.last_maps()), patch_id)
+        patch = kept(region.sha256) if region else None
+        if region and patch:
+            check_claim(process, region, patch)
+            outcome.proof = STORE
+        switch(process, outcome)
+
+    finder = _finder_for(patch_id, Selection(pids=selection.pids), kept)
     return run(Operation(patch_id, selection, step, ACTIVE, pretend, limits.timeout, finder, undo))
 
 
@@ -128,8 +146,11 @@ def _switching(change: Callable[..., Switched], patch_id: str, limits: Limits, p
     return step
 
 
-def _finder_for(patch_id: str, where: Selection) -> ObjectFinder | None:
-    """A finder of the objects that a patch of this id is bound to in processes `where`; None when none has it."""
+def _finder_for(patch_id: str, where: Selection, known: Known) -> ObjectFinder | None:
+    """A finder of the objects that a patch of this id is bound to in processes `where`; None when none has it.
+
+    The patch is looked up on the way: children that work for us have it then.
+    """
     build_ids = set()
     for process in selected(where):
         try:
@@ -138,6 +159,7 @@ def _finder_for(patch_id: str, where: Selection) -> ObjectFinder | None:
                 region = find_region(find_regions(process.memory, mappings), patch_id)
                 if region:
                     build_ids.add(str(region.patch["build_id"]))
+                    known(region.sha256)
         except LivepatchError:
             continue
     return ObjectFinder(*sorted(build_ids)) if build_ids else None

@@ -12,14 +12,15 @@ from .._process.maps import Mapping
 from .._process.process import Process
 from .layers import Layers
 from .region import find_region, find_regions
-from .verify import verify
+from .verify import CLAIM, verify
 
 ABSENT, LOADED, ACTIVE = "absent", "loaded", "active"
 
 
 @dataclass
 class Outcome:
-    """What happened to one process. States are absent, loaded, active; times are microseconds.
+    """What happened to one process. States are absent, loaded, active; times are microseconds. `proof`: what `verified`
+    rests on (see verify.py).
 
     `start_time` is clock ticks since boot; `hold_us`: the longest that one thread was held for loading.
     """
@@ -34,6 +35,7 @@ class Outcome:
     state: str = ABSENT
     changed: bool = False
     verified: bool = False
+    proof: str = CLAIM
     switch: str = "none"
     stop_us: int = 0
     hold_us: int = 0

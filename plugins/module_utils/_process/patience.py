@@ -5,7 +5,8 @@
 
 A read of another program's memory waits for whoever brings the page: that program itself where it serves its own page
 faults (userfaultfd(2)), or a file system that it serves (FUSE). No time-out is heeded there, death is. So who looks is
-a child of ours (see _ptrace/watchdog.py), and dies by this alarm where one process takes too long.
+a child of ours, and dies by this alarm where one process takes too long. A file system that has taken the request and
+does not answer keeps it even from dying: then it is left behind (see _ptrace/watchdog.py).
 """
 
 from __future__ import annotations

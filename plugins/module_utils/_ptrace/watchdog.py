@@ -18,11 +18,17 @@ import pickle
 import select
 import signal
 import struct
+import time
 from dataclasses import dataclass
 from typing import Any, Callable, Iterator, NoReturn, Sequence
 
+from .._process.patience import OUT_OF_PATIENCE
 from .scheduling import HIGHEST, hurry, insist, real_time
 
+# A child that was killed and still is there after so many seconds cannot die: it waits for a file system in user space
+# that has taken its request and does not answer (linux/fs/fuse/dev.c, request_wait_answer), which not even death ends.
+# How often it is looked for such ones, milliseconds.
+_DYING, _LOOK = 5.0, 500
 # What is granted beyond a budget before a child is killed: its own threads may have to wait for a processor. Seconds.
 MARGIN = 0.05
 # How long we may take to get ready, holding nobody yet: with a low real-time priority we may not run at all.
@@ -32,13 +38,18 @@ _PR_SET_PDEATHSIG = 1
 _LENGTH = struct.Struct("<I")
 _libc = ctypes.CDLL(None, use_errno=True)
 Work = Callable[[Callable[[Any], None]], None]
+# Children that could not die when they were let go of.
+_stuck: list[int] = []
 # The timer of the parent that watches this process, -1 where none does.
 _timer = -1
 
 
 @dataclass(frozen=True)
 class Watched:
-    """What a child told, in order, and how it ended: `late` when it was killed for that, `died` when killed at all."""
+    """What a child told, in order, and how it ended: `late` when it was killed for that, `died` when killed at all.
+
+    One that was killed and could not die, and is left behind, counts as having run out of patience (`signal`).
+    """
 
     told: list[Any]
     late: bool
@@ -120,6 +131,8 @@ class _Child:
         self.ended = False
         self._told = bytearray()
         self._late = False
+        self._dying_since = 0.0
+        self._stuck = False
         self._status = 0
 
     def kill_if_late(self) -> None:
@@ -137,11 +150,23 @@ class _Child:
             os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
             self.ended = True
 
+    def give_up_if_stuck(self) -> bool:
+        """Wait no longer for one that was killed, by whomever, and cannot die; true then."""
+        now = time.monotonic()
+        self._dying_since = (self._dying_since or now) if _was_killed(self.pid) else 0.0
+        if self._dying_since and now > self._dying_since + _DYING:
+            self.ended = self._stuck = True
+        return self._stuck
+
     def end(self) -> None:
         """Let go of it; where it has not ended, because others could not begin, it is killed."""
         if not self.ended:
             os.kill(self.pid, signal.SIGKILL)
-        self._status = os.waitpid(self.pid, 0)[1]
+        if self._stuck:
+            _stuck.append(self.pid)
+            self._status = OUT_OF_PATIENCE
+        else:
+            self._status = os.waitpid(self.pid, 0)[1]
         self.close()
 
     def result(self) -> Watched:
@@ -158,6 +183,7 @@ class _Child:
 
 
 def _begin(work: Work, others: list[_Child], insisting: bool) -> _Child:
+    _stuck[:] = [pid for pid in _stuck if not os.waitpid(pid, os.WNOHANG)[0]]
     timer = _libc.timerfd_create(_CLOCK_MONOTONIC, _TFD_NONBLOCK | _TFD_CLOEXEC)
     if timer < 0:
         raise OSError(ctypes.get_errno(), "timerfd_create: %s" % os.strerror(ctypes.get_errno()))
@@ -179,6 +205,10 @@ def _be_the_child(work: Work, outgoing: int, timer: int, parent: int) -> NoRetur
     status = 1
     try:
         _timer = timer
+        # Who reads what the task prints waits until nobody has that open any more: not for us, who may never end.
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for descriptor in (0, 1, 2):
+            os.dup2(nothing, descriptor)
         # Ctrl-C reaches us through the parent, once; without a parent nobody would watch us.
         os.setpgid(0, 0)
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -208,13 +238,14 @@ def _watch(children: list[_Child], ended: Callable[[int], None]) -> bool:
         poll.register(child.timer, select.POLLIN)
     while not all(child.ended for child in children):
         try:
-            ready = {descriptor for descriptor, _event in poll.poll()}
+            ready = {descriptor for descriptor, _event in poll.poll(_LOOK)}
             for index, child in enumerate(children):
                 if child.timer in ready:
                     child.kill_if_late()
                 if child.incoming in ready:
                     child.listen()
-                if child.ended and child.incoming in ready:
+                over = child.ended and child.incoming in ready
+                if over or (not child.ended and not ready and child.give_up_if_stuck()):
                     poll.unregister(child.incoming)
                     poll.unregister(child.timer)
                     ended(index)
@@ -236,6 +267,13 @@ def _things(raw: bytes) -> list[Any]:
         found.append(pickle.loads(raw[at + _LENGTH.size : end]))  # noqa: S301 (from our own child)
         at = end
     return found
+
+
+def _was_killed(pid: int) -> bool:
+    """True while a signal that nothing survives waits to be taken by a child of ours."""
+    with open("/proc/%d/status" % pid, encoding="ascii", errors="replace") as stream:
+        pending = next(line.split()[1] for line in stream if line.startswith("SigPnd:"))
+    return bool(int(pending, 16) >> (signal.SIGKILL - 1) & 1)
 
 
 def _has_expired(timer: int) -> bool:

@@ -15,7 +15,8 @@ from patching import Running, compile_program, make_patch
 
 from module_utils._engine.activate import Limits
 from module_utils._engine.facts import gather
-from module_utils._engine.operations import activate_patch, load_patch
+from module_utils._engine.operations import activate_patch, deactivate_patch, load_patch
+from module_utils._engine.proof import nothing_known
 from module_utils._engine.region import describe, find_region, find_regions, header, read_region
 from module_utils._patch.content import Patch
 from module_utils._process.process import Process
@@ -170,21 +171,47 @@ def test_the_rest_of_a_function_that_is_another(made: tuple[Path, Patch]) -> Non
         assert (claim["verified"], proof["verified"], proof["proof"]) == (True, False, "store")
 
 
+def _lie(pid: int) -> None:
+    """Change new code of the patch, and the digest with it: all is well, the process says."""
+    with Process(pid) as process:
+        region = find_region(find_regions(process.memory, process.maps()), "fix")
+        assert region is not None
+        start, size, _digest = region.digests[-1] if len(region.digests) < 2 else region.digests[1]
+        content = bytearray(process.memory.read(start, size))
+        content[0] ^= 1
+        process.memory.write(start, bytes(content))
+    _rewritten(pid, _digest_of(start, bytes(content)))
+
+
 def test_it_is_not_loaded_again_where_the_process_only_says_so(made: tuple[Path, Patch]) -> None:
     """Loading asks the same: a process that says it has the patch, and has other code there, is an error."""
     program, patch = made
     with Running(program) as running:
         chosen = Selection(pids=(running.pid,))
         load_patch(patch, chosen)
-        assert [one.error for one in load_patch(patch, chosen).outcomes] == [None]
-        with Process(running.pid) as process:
-            region = find_region(find_regions(process.memory, process.maps()), "fix")
-            assert region is not None
-            start, size, _digest = region.digests[-1] if len(region.digests) < 2 else region.digests[1]
-            content = bytearray(process.memory.read(start, size))
-            content[0] ^= 1
-            process.memory.write(start, bytes(content))
-            _rewritten(running.pid, _digest_of(start, bytes(content)))
+        assert [(one.error, one.proof) for one in load_patch(patch, chosen).outcomes] == [(None, "store")]
+        _lie(running.pid)
         (outcome,) = load_patch(patch, chosen).outcomes
         assert outcome.error is not None
         assert (outcome.error["code"], outcome.changed) == ("memory_mismatch", False)
+
+
+@pytest.mark.parametrize("pretend", [True, False])
+def test_it_is_not_activated_where_the_process_only_says_it_is_loaded(
+    made: tuple[Path, Patch], pretend: bool
+) -> None:
+    """Where the host knows the patch; elsewhere the process's word is all there is, and the result says so."""
+    program, patch = made
+    known = {patch.sha256: patch}.get
+    with Running(program) as running:
+        chosen = Selection(pids=(running.pid,))
+        load_patch(patch, chosen)
+        for given, proof in ((known, "store"), (nothing_known, "claim")):
+            (outcome,) = activate_patch("fix", chosen, Limits(timeout=2.0), known=given).outcomes
+            assert (outcome.error, outcome.state, outcome.verified, outcome.proof) == (None, "active", True, proof)
+        deactivate_patch("fix", chosen, Limits(timeout=2.0))
+        _lie(running.pid)
+        (outcome,) = activate_patch("fix", chosen, Limits(timeout=2.0), pretend, known).outcomes
+        assert outcome.error is not None
+        assert (outcome.error["code"], outcome.changed, outcome.state) == ("memory_mismatch", False, "loaded")
+        assert _fact(running.pid, patch)["state"] == "loaded"

@@ -1,0 +1,120 @@
+# Copyright (c) 2026 cgl.livepatch contributors
+# GNU General Public License v2.0 or later (see LICENSES/GPL-2.0-or-later.txt or https://www.gnu.org/licenses/old-licenses/gpl-2.0.txt)
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A program whose file lies in a file system that takes every request and answers none: who asks cannot even be killed.
+
+Nothing in the kernel ends such a wait, but the end of the file system. So the tool leaves the child that asked behind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+import silent_file_system
+from patching import Running, compile_program, make_patch
+
+from module_utils._engine import operations, run_operation
+from module_utils._engine.operations import load_patch
+from module_utils._patch.content import Patch
+from module_utils._process.selection import Selection
+
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root"),
+    pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="this kernel has no file systems in user space"),
+]
+
+PROGRAM = """
+#include <stdio.h>
+__attribute__((noinline, noipa)) int answer(int x) { return x + 1; }
+int main(void) {
+    char line[64];
+    puts("ready");
+    fflush(stdout);
+    while (fgets(line, sizeof line, stdin)) { printf("%d\\n", answer(1)); fflush(stdout); }
+    return 0;
+}
+"""
+# As a task runs it: what it prints is read until nobody has that open any more. It prints whom it found, how many it
+# could not look at, and which child it left behind.
+TASK = """
+import json
+from module_utils._engine import facts
+from module_utils._ptrace import watchdog
+facts._PATIENCE = %f
+found = facts.gather([], "all")
+print(json.dumps(([fact["pid"] for fact in found["processes"]], found["summary"]["unreadable"], watchdog._stuck)))
+"""
+PATIENCE = 1.0
+# That, and what the watcher grants a child that was killed; and then for a busy machine.
+MOST_TIME = PATIENCE + 5 + 20
+
+
+@pytest.fixture(name="served")
+def fixture_served(tmp_path: Path) -> Iterator[tuple[Running, Running, Patch]]:
+    """A program that runs from such a file system, which still answers; and a patch that fits it."""
+    program = compile_program(tmp_path, "program", PROGRAM)
+    patch = make_patch(tmp_path, program, "int answer(int x) { return x + 299; }", ["answer"])
+    folder = tmp_path / "served"
+    folder.mkdir()
+    server = [silent_file_system.__file__, str(folder), str(program)]
+    try:
+        with Running(Path(sys.executable), *server) as files, Running(folder / "program") as running:
+            yield files, running, patch
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=False)
+
+
+def _task() -> tuple[list[int], int, list[int]]:
+    done = subprocess.run(
+        [sys.executable, "-c", TASK % PATIENCE],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=MOST_TIME,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found, unreadable, stuck = json.loads(done.stdout)
+    return found, unreadable, stuck
+
+
+def _fall_silent(files: Running) -> None:
+    files.send("fall silent")
+    assert files.line() == "silent"
+
+
+def test_who_asks_for_the_file_is_left_behind(served: tuple[Running, Running, Patch]) -> None:
+    """Facts come to their end, all the others in them; the child that waits for the file goes with the file system."""
+    files, running, _patch = served
+    found, before, stuck = _task()
+    assert (running.pid in found, stuck) == (True, [])
+    _fall_silent(files)
+    found, unreadable, (left,) = _task()
+    assert (running.pid in found, os.getpid() in found, unreadable) == (False, True, before + 1)
+    with open("/proc/%d/wchan" % left, encoding="ascii") as stream:
+        assert stream.read() == "request_wait_answer"
+    files.ended()
+    end = time.monotonic() + 10
+    while os.path.exists("/proc/%d" % left) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not os.path.exists("/proc/%d" % left)
+
+
+def test_loading_comes_to_an_end(served: tuple[Running, Running, Patch], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it reads of the process comes from that file, too."""
+    files, running, patch = served
+    _fall_silent(files)
+    monkeypatch.setattr(run_operation, "_PATIENCE", PATIENCE)
+    monkeypatch.setattr(operations, "_LOAD_TIMEOUT", 1.0)
+    begin = time.monotonic()
+    (outcome,) = load_patch(patch, Selection(pids=(running.pid,))).outcomes
+    assert time.monotonic() - begin < MOST_TIME
+    assert outcome.error is None or outcome.error["code"] == "not_permitted"
+    assert running.alive()
