@@ -197,9 +197,7 @@ def test_it_is_not_loaded_again_where_the_process_only_says_so(made: tuple[Path,
 
 
 @pytest.mark.parametrize("pretend", [True, False])
-def test_it_is_not_activated_where_the_process_only_says_it_is_loaded(
-    made: tuple[Path, Patch], pretend: bool
-) -> None:
+def test_it_is_not_activated_where_the_process_only_says_it_is_loaded(made: tuple[Path, Patch], pretend: bool) -> None:
     """Where the host knows the patch; elsewhere the process's word is all there is, and the result says so."""
     program, patch = made
     known = {patch.sha256: patch}.get
