@@ -154,7 +154,6 @@ error:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils import _compile_once  # noqa: F401 (before all others)
 from ..module_utils._engine.activate import Limits
 from ..module_utils._engine.facts import gather
 from ..module_utils._engine.narrow_facts import narrow

@@ -470,7 +470,6 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
-from ..module_utils import _compile_once  # noqa: F401 (before all others)
 from ..module_utils._build.build import build
 from ..module_utils._build.request import BuildRefused, BuildRequest, BuildResult, Listing
 from ..module_utils._build.several import build_several, patch_name

@@ -230,7 +230,6 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils import _compile_once  # noqa: F401 (before all others)
 from ..module_utils._engine.operations import load_patch, unload_patch
 from ..module_utils._errors import LivepatchError
 from ..module_utils._module.audit import note_refusal, note_report

@@ -75,7 +75,6 @@ import sys
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils import _compile_once  # noqa: F401 (before all others)
 from ..module_utils._module.requirements import require_libraries, require_platform
 from ..module_utils._store.install import install, uninstall
 from ..module_utils._store.places import Places

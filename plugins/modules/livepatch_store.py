@@ -151,7 +151,6 @@ error:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils import _compile_once  # noqa: F401 (before all others)
 from ..module_utils._errors import LivepatchError
 from ..module_utils._module.audit import note_refusal, note_stored
 from ..module_utils._module.failure import fail

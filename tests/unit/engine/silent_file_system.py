@@ -40,7 +40,7 @@ def main(folder: str, path: str) -> None:
         print("ready", flush=True)
         silent = False
         while True:
-            ready, _, _ = select.select([0, device], [], [])
+            ready = select.select([0, device], [], [])[0]
             if 0 in ready:
                 if not os.read(0, 100):
                     return
