@@ -19,7 +19,7 @@ SCRIPTS := .ci/run tests/fleet tests/testbed/host-init tests/molecule/image test
 # In the order in which make test runs them: what fails soonest comes first. What only reads the sources goes two at a time.
 LINTS := ruff ruff-format mypy shellcheck changelog ansible-lint docs-lint
 READERS := $(LINTS) sanity galaxy-import
-RUNNERS := units testbed integration fleet-rollout test-demo test-redis test-corpus
+RUNNERS := units testbed integration fleet-rollout test-alone test-demo test-redis test-corpus
 TESTS := $(READERS) $(RUNNERS)
 
 # What takes long, each by itself.
@@ -114,6 +114,9 @@ fleet-rollout: ready ## roles and playbooks over hosts with real SSH, in waves, 
 
 fleet-whole: ready ## the same, with all that can be wrong or come between (as root, 12 minutes)
 	$(STEP) --tests $@ python -m pytest -n 2 --dist loadfile tests/fleet_rollout
+
+test-alone: ready ## what all who look at processes would notice, by itself (as root)
+	$(STEP) --tests $@ python -m pytest -o pythonpath='.build/collections plugins tests tests/unit/engine tests/alone' tests/alone
 
 test-demo: ready ## the demonstration: that it is true, and leaves nothing, interrupted or not (as root)
 	$(STEP) --tests $@ python -m pytest -o pythonpath=tests demo

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """From an archive of ansible-galaxy to one whose bytes only its files decide, and its bill of materials.
 
-archive_files.py ARCHIVE DIR: writes DIR/NAME.tar.gz and DIR/NAME.cdx.json (CycloneDX 1.5). Times in both are
+archive_files.py ARCHIVE DIR: writes DIR/NAME.tar.gz and DIR/NAME.cdx.json (CycloneDX 1.5, held against its
+schema). Times in both are
 SOURCE_DATE_EPOCH (https://reproducible-builds.org/specs/source-date-epoch/), seconds.
 """
 
@@ -22,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 # What the collection uses and does not bring: whose, under which licence, and where it is needed.
 _LIBRARIES = (
@@ -129,9 +132,13 @@ def main(source: Path, folder: Path) -> None:
     members = read(source)
     in_order(members)
     archive = pack(members, at)
+    listed = _json(bill(members, archive, at))
+    wrong = JsonStrictValidator(SchemaVersion.V1_5).validate_str(listed.decode("utf-8"))
+    if wrong:
+        sys.exit("the bill of materials is not what CycloneDX 1.5 asks for: %s" % wrong)
     for name, raw in (
         (source.name, archive),
-        (source.name.replace(".tar.gz", ".cdx.json"), _json(bill(members, archive, at))),
+        (source.name.replace(".tar.gz", ".cdx.json"), listed),
     ):
         (folder / name).write_bytes(raw)
         print("%s  %s" % (hashlib.sha256(raw).hexdigest(), folder / name))

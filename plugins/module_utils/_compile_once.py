@@ -31,6 +31,9 @@ class _Source(importlib.abc.ExecutionLoader):
     def is_package(self, fullname: str) -> bool:
         return self._archive.is_package(fullname)
 
+    def get_data(self, path: str) -> bytes:
+        return self._archive.get_data(path)
+
     def get_filename(self, fullname: str) -> str:
         name = fullname.rpartition(".")[2] + (os.sep + "__init__" if self.is_package(fullname) else "")
         return os.path.join(self._archive.archive, self._archive.prefix, name + ".py")

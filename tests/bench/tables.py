@@ -23,6 +23,7 @@ import module_run
 import patch_size
 import pauses
 import processes
+import signatures
 import starts
 from chart import chart
 
@@ -86,6 +87,11 @@ def _module_run(folder: Path, _rounds: int) -> list[Table]:
     return [(title, module_run.HEADINGS, module_run.measure(folder))]
 
 
+def _signatures(folder: Path, rounds: int) -> list[Table]:
+    title = "Checking the signature of a patch file on a host: medians of %d rounds" % rounds
+    return [(title, signatures.HEADINGS, signatures.measure(folder, rounds))]
+
+
 def _starts(folder: Path, rounds: int) -> list[Table]:
     times, memory = starts.measure(folder, rounds)
     title = "Starts of a program on a host with a store: %d each" % (starts.STARTS * rounds)
@@ -113,6 +119,7 @@ TABLES: dict[str, Callable[[Path, int], list[Table]]] = {
     "looks": _looks,
     "latency": _latency,
     "module-run": _module_run,
+    "signatures": _signatures,
     "starts": _starts,
     "byte-share": _byte_share,
     "builder": _builder,

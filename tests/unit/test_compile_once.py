@@ -44,6 +44,7 @@ two = one.two
 print(json.dumps({
     "compiled": {str(name).partition(".zip/")[2]: n for name, n in compiled.items() if ".zip/" in str(name)},
     "told": told, "source": inspect.getsource(one.plain.fail), "missing": two.missing,
+    "data": two.__spec__.loader.get_data(two.__spec__.origin).decode(),
     "names": [two.__name__, two.__package__, two.__spec__.name, two.__file__.partition(".zip/")[2]],
 }))
 """

@@ -8,15 +8,20 @@ One process that fails does not keep the others from being tried; its error stan
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from typing import Callable
+import os
+from dataclasses import replace
+from typing import Any, Callable
 
 from .._errors import LivepatchError
 from .._patch.content import Patch
 from .._process.link_map import wait_until_linked
+from .._process.patience import die_after
 from .._process.process import Process
 from .._process.selection import ObjectFinder, Selection, selected
 from .._ptrace.attach import check_callable, check_traceable
+from .._ptrace.watchdog import watched
 from .activate import Limits, Switched, activate, deactivate
 from .choose_switch import BYTE, JUMP
 from .layers import Layers
@@ -27,12 +32,14 @@ from .region import find_region, find_regions
 from .run_operation import run
 from .targets import Operation, Step, has_patch
 from .unload import unload
-from .verify import STORE
+from .verify import CLAIM, STORE
 
 # How long loading waits for another run at the same process, and is tried again where it was killed, seconds.
 _LOAD_TIMEOUT = 10.0
 # How long loading waits for the dynamic linker of a program that just begins, or is at dlopen, seconds.
 _LINK_TIMEOUT = 1.0
+# How long it may take to see for which object a process has a patch, seconds.
+_FIND_TIMEOUT = 10.0
 
 
 def load_patch(
@@ -123,8 +130,8 @@ def activate_patch(
         region = find_region(find_regions(process.memory, process.last_maps()), patch_id)
         patch = kept(region.sha256) if region else None
         if region and patch:
-            check_claim(process, region, patch)
-            outcome.proof = STORE
+            wait_until_linked(process, _LINK_TIMEOUT)
+            outcome.proof = STORE if check_claim(process, region, patch) else CLAIM
         switch(process, outcome)
 
     finder = _finder_for(patch_id, Selection(pids=selection.pids), kept)
@@ -151,15 +158,28 @@ def _finder_for(patch_id: str, where: Selection, known: Known) -> ObjectFinder |
 
     The patch is looked up on the way: children that work for us have it then.
     """
-    build_ids = set()
-    for process in selected(where):
-        try:
+    met: set[int] = set()
+    found: set[tuple[str, str]] = set()
+    while True:
+        result = watched(functools.partial(_tell_regions, patch_id, where, met))
+        begun = {thing for thing in result.told if isinstance(thing, int)}
+        found.update(thing for thing in result.told if isinstance(thing, tuple))
+        if not result.died or not begun - met:
+            break
+        met |= begun  # the last of them kept who looked from going on
+    for _build_id, sha256 in found:
+        known(sha256)
+    return ObjectFinder(*sorted({build_id for build_id, _sha256 in found})) if found else None
+
+
+def _tell_regions(patch_id: str, where: Selection, met: set[int], tell: Callable[[Any], None]) -> None:
+    """Tell the build-id and the digest of each region of this patch, and before, the number of who is looked at."""
+    for process in selected(replace(where, never=(*where.never, os.getppid()))):
+        with contextlib.suppress(LivepatchError):
             mappings = process.maps()
-            if has_patch(mappings, patch_id):
-                region = find_region(find_regions(process.memory, mappings), patch_id)
+            if process.pid not in met and has_patch(mappings, patch_id):
+                tell(process.pid)
+                with die_after(_FIND_TIMEOUT):
+                    region = find_region(find_regions(process.memory, mappings), patch_id)
                 if region:
-                    build_ids.add(str(region.patch["build_id"]))
-                    known(region.sha256)
-        except LivepatchError:
-            continue
-    return ObjectFinder(*sorted(build_ids)) if build_ids else None
+                    tell((str(region.patch["build_id"]), region.sha256))

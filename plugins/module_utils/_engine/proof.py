@@ -58,22 +58,28 @@ def doubts(
     return found
 
 
-def check_claim(process: Process, region: Region, patch: Patch) -> None:
-    """Raises LivepatchError memory_mismatch where a region that claims to be this patch is not. One whose object was
-    closed, or of which a tool that died left a half, claims nothing.
+def check_claim(process: Process, region: Region, patch: Patch) -> bool:
+    """Whether a region claims to be this patch, and is. One whose object was closed claims nothing.
+
+    Raises LivepatchError memory_mismatch where it does and is not, or where there is another one of the same id.
     """
     mappings = process.maps()
     objects = mapped_objects(process.memory, mappings)
     regions = find_regions(process.memory, mappings)
-    if Layers(process.memory, mappings, regions).lacks(region):
-        return
-    why = _compare(process, mappings, objects, region, patch)
+    layers = Layers(process.memory, mappings, regions)
+    if layers.lacks(region):
+        return False
+    if [one for one in layers.regions if one.id == region.id] == [region]:
+        why = _compare(process, mappings, objects, region, patch)
+    else:
+        why = ("there are several of that name",)
     if why:
         raise LivepatchError(
             "memory_mismatch",
             "%s says that it has patch %s, and has not: %s" % (process, region.id, "; ".join(why)),
             "Restart the process: something in it has changed the patch, or what it says of that.",
         )
+    return True
 
 
 def _compare(

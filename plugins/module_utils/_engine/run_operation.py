@@ -135,11 +135,11 @@ def _endless(operation: Operation, death: Watched, met: set[Identity]) -> Outcom
         raise LivepatchError("internal", "%s, while it looked for processes" % _death(death), "Run the task again.")
     begun = [thing.outcome for thing in death.told if isinstance(thing, _Begun)]
     outcome = next((one for one in begun if (one.pid, one.start_time) == at[-1]), Outcome(*at[-1], ""))
-    if outcome.exe and operation.undo:
+    if outcome.exe and operation.undo and not death.left:  # who is left behind still has the process to itself
         with contextlib.suppress(LivepatchError), Process(outcome.pid) as process:
             if process.start_time == outcome.start_time:
                 _watched_one(replace(operation, step=operation.undo), process, False)
-    return replace(outcome, error=endless(outcome.pid, _patience(operation)).as_dict())
+    return replace(outcome, error=endless(outcome.pid, _patience(operation), death.left).as_dict())
 
 
 def _patience(operation: Operation) -> float:

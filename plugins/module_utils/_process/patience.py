@@ -32,8 +32,18 @@ def die_after(seconds: float) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def endless(pid: int, seconds: float) -> LivepatchError:
-    """The error for a process that could not be looked at in that time."""
+def endless(pid: int, seconds: float, left: int = 0) -> LivepatchError:
+    """The error for a process that could not be looked at in that time; `left`: the child that is still at it, and
+    cannot die.
+    """
+    if left:
+        return LivepatchError(
+            "not_permitted",
+            "looking at process %d came to no end: a file system that serves it (FUSE) does not answer, and keeps "
+            "process %d of this task, which waits for it, even from dying; a thread that it holds stays stopped"
+            % (pid, left),
+            "End that file system, or make it answer; then run the task again.",
+        )
     return LivepatchError(
         "not_permitted",
         "looking at process %d came to no end within %d seconds: its memory cannot be read without its own help "

@@ -38,7 +38,7 @@ def undisturbed(own: int = 0, above: int = 0) -> Iterator[None]:
     `own`: how many of these threads use a processor themselves; they are no competition, for they will be stopped.
     `above`: see real_time().
     """
-    with real_time(above) if above or _insisting or _contended(own) else _prepared():
+    with real_time(above) if above or _insisting or _contended(own) else _prepared(), _awake():
         yield
 
 
@@ -79,33 +79,31 @@ def hurry(pid: int) -> None:
 
 @contextlib.contextmanager
 def _prepared() -> Iterator[None]:
-    """Memory locked, no garbage collection, sleeps no longer than asked for (50 us by default), processors awake."""
+    """Memory locked, no garbage collection, sleeps no longer than asked for (50 us by default)."""
     _lock_memory(os.getpid())
     _libc.prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
     collecting = gc.isenabled()
     gc.disable()
-    awake = _keep_awake()
     try:
         yield
     finally:
-        if awake >= 0:
-            os.close(awake)
         if collecting:
             gc.enable()
 
 
-def _keep_awake() -> int:
-    """A descriptor that keeps idle processors from deep sleep while it is open, -1 where that is not to be had.
+@contextlib.contextmanager
+def _awake() -> Iterator[None]:
+    """Idle processors do not sleep deeply while the block runs, where that is to be had.
 
     Each thread that is stopped and let go is woken twice, mostly on a processor that has just fallen idle: a stop takes
     a fifth less time with it. (Linux, Documentation/power/pm_qos_interface.rst.)
     """
-    try:
-        descriptor = os.open(_LATENCY, os.O_WRONLY | os.O_CLOEXEC)
-    except OSError:
-        return -1
-    os.write(descriptor, bytes(4))  # microseconds that waking up may take
-    return descriptor
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):
+            descriptor = os.open(_LATENCY, os.O_WRONLY | os.O_CLOEXEC)
+            held.callback(os.close, descriptor)
+            os.write(descriptor, bytes(4))  # microseconds that waking up may take
+        yield
 
 
 def _contended(own: int) -> bool:

@@ -48,13 +48,15 @@ _timer = -1
 class Watched:
     """What a child told, in order, and how it ended: `late` when it was killed for that, `died` when killed at all.
 
-    One that was killed and could not die, and is left behind, counts as having run out of patience (`signal`).
+    `left`: its number, where it was killed and could not die and is left behind, else 0; it counts as having run out of
+    patience (`signal`), and what it holds, it goes on holding.
     """
 
     told: list[Any]
     late: bool
     died: bool
     signal: int
+    left: int = 0
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,8 @@ class _Child:
         status = self._status
         died = not os.WIFEXITED(status) or os.WEXITSTATUS(status) != 0
         killed_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-        return Watched(_things(bytes(self._told)), self._late and died, died, killed_by)
+        left = self.pid if self._stuck else 0
+        return Watched(_things(bytes(self._told)), self._late and died, died, killed_by, left)
 
     def close(self) -> None:
         """Let go of its pipe and its timer."""
@@ -183,7 +186,7 @@ class _Child:
 
 
 def _begin(work: Work, others: list[_Child], insisting: bool) -> _Child:
-    _stuck[:] = [pid for pid in _stuck if not os.waitpid(pid, os.WNOHANG)[0]]
+    _stuck[:] = [pid for pid in _stuck if os.waitpid(pid, os.WNOHANG) == (0, 0)]
     timer = _libc.timerfd_create(_CLOCK_MONOTONIC, _TFD_NONBLOCK | _TFD_CLOEXEC)
     if timer < 0:
         raise OSError(ctypes.get_errno(), "timerfd_create: %s" % os.strerror(ctypes.get_errno()))
@@ -207,7 +210,7 @@ def _be_the_child(work: Work, outgoing: int, timer: int, parent: int) -> NoRetur
         _timer = timer
         # Who reads what the task prints waits until nobody has that open any more: not for us, who may never end.
         nothing = os.open(os.devnull, os.O_RDWR)
-        for descriptor in (0, 1, 2):
+        for descriptor in {0, 1, 2} - {outgoing, timer}:
             os.dup2(nothing, descriptor)
         # Ctrl-C reaches us through the parent, once; without a parent nobody would watch us.
         os.setpgid(0, 0)
@@ -270,10 +273,14 @@ def _things(raw: bytes) -> list[Any]:
 
 
 def _was_killed(pid: int) -> bool:
-    """True while a signal that nothing survives waits to be taken by a child of ours."""
-    with open("/proc/%d/status" % pid, encoding="ascii", errors="replace") as stream:
-        pending = next(line.split()[1] for line in stream if line.startswith("SigPnd:"))
-    return bool(int(pending, 16) >> (signal.SIGKILL - 1) & 1)
+    """True while a signal that nothing survives waits to be taken by some thread of a child of ours."""
+    for tid in os.listdir("/proc/%d/task" % pid):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            with open("/proc/%d/task/%s/status" % (pid, tid), encoding="ascii", errors="replace") as stream:
+                pending = [line.split()[1] for line in stream if line.startswith("SigPnd:")]
+            if int(pending[0], 16) >> (signal.SIGKILL - 1) & 1:
+                return True
+    return False
 
 
 def _has_expired(timer: int) -> bool:

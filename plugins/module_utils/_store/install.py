@@ -143,7 +143,7 @@ def _sources() -> dict[str, bytes]:
     return found
 
 
-_ROOMS = ("_errors", "_elf", "_process", "_ptrace", "_patch", "_engine", "_store")
+_ROOMS = ("_compile_once", "_errors", "_elf", "_process", "_ptrace", "_patch", "_engine", "_store")
 
 
 def _library(places: Places) -> str:

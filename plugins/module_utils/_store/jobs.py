@@ -88,6 +88,14 @@ class Jobs:
 
 
 def _be_the_child(job: Job, outgoing: int) -> None:
+    telling = [outgoing]
+
+    def tell_nothing() -> None:
+        # A child of ours that never ends (see _ptrace/watchdog.py) must not keep the service waiting for our word.
+        if telling:
+            os.close(telling.pop())
+
+    os.register_at_fork(after_in_child=tell_nothing)
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         plain: dict[str, Any]

@@ -142,8 +142,7 @@ class Running:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
+        self.kill()
 
     def line(self) -> str:
         """The next line of its output."""
@@ -161,6 +160,11 @@ class Running:
     def alive(self) -> bool:
         """True while it runs."""
         return self._process.poll() is None
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._process.kill()
+        self._process.wait()
 
     def ended(self) -> int:
         """Close its input and wait for its end; the exit status."""

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable
 
 import pytest
 from patching import Running, compile_program, make_patch
 
+from module_utils._engine import proof
 from module_utils._engine.activate import Limits
 from module_utils._engine.facts import gather
 from module_utils._engine.operations import activate_patch, deactivate_patch, load_patch
 from module_utils._engine.proof import nothing_known
-from module_utils._engine.region import describe, find_region, find_regions, header, read_region
+from module_utils._engine.region import Region, describe, find_region, find_regions, header, read_region
 from module_utils._patch.content import Patch
 from module_utils._process.process import Process
 from module_utils._process.selection import Selection
@@ -212,4 +214,22 @@ def test_it_is_not_activated_where_the_process_only_says_it_is_loaded(made: tupl
         (outcome,) = activate_patch("fix", chosen, Limits(timeout=2.0), pretend, known).outcomes
         assert outcome.error is not None
         assert (outcome.error["code"], outcome.changed, outcome.state) == ("memory_mismatch", False, "loaded")
+        assert _fact(running.pid, patch)["state"] == "loaded"
+
+
+def test_two_regions_of_one_name_prove_nothing(made: tuple[Path, Patch], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of them may be the patch, and the other what would be switched over to."""
+    program, patch = made
+    with Running(program) as running:
+        chosen = Selection(pids=(running.pid,))
+        load_patch(patch, chosen)
+        found = find_regions
+
+        def twice(*given: Any) -> list[Region]:
+            return [one for region in found(*given) for one in (region, replace(region, address=region.address + 4096))]
+
+        monkeypatch.setattr(proof, "find_regions", twice)
+        (outcome,) = activate_patch("fix", chosen, Limits(timeout=2.0), known={patch.sha256: patch}.get).outcomes
+        assert outcome.error is not None
+        assert (outcome.error["code"], "several" in outcome.error["message"]) == ("memory_mismatch", True)
         assert _fact(running.pid, patch)["state"] == "loaded"

@@ -4,6 +4,7 @@
 """A program whose file lies in a file system that takes every request and answers none: who asks cannot even be killed.
 
 Nothing in the kernel ends such a wait, but the end of the file system. So the tool leaves the child that asked behind.
+All who look at processes meanwhile have to do so, too: these tests run by themselves.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
-from typing import Iterator
+from typing import Callable, Iterator
 
 import pytest
 import silent_file_system
@@ -23,7 +25,10 @@ from patching import Running, compile_program, make_patch
 from module_utils._engine import operations, run_operation
 from module_utils._engine.operations import load_patch
 from module_utils._patch.content import Patch
+from module_utils._process.patience import OUT_OF_PATIENCE, die_after
 from module_utils._process.selection import Selection
+from module_utils._ptrace import watchdog
+from module_utils._ptrace.watchdog import watched
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root"),
@@ -47,18 +52,20 @@ TASK = """
 import json
 from module_utils._engine import facts
 from module_utils._ptrace import watchdog
-facts._PATIENCE = %f
+facts._PATIENCE, watchdog._DYING = %f, %f
 found = facts.gather([], "all")
 print(json.dumps(([fact["pid"] for fact in found["processes"]], found["summary"]["unreadable"], watchdog._stuck)))
 """
-PATIENCE = 1.0
-# That, and what the watcher grants a child that was killed; and then for a busy machine.
-MOST_TIME = PATIENCE + 5 + 20
+# How long a process may let us wait, and a child that was killed take to die, seconds.
+PATIENCE, DYING = 1.0, 1.0
+# For a busy machine.
+MOST_TIME = 20
 
 
 @pytest.fixture(name="served")
-def fixture_served(tmp_path: Path) -> Iterator[tuple[Running, Running, Patch]]:
+def fixture_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Running, Running, Patch]]:
     """A program that runs from such a file system, which still answers; and a patch that fits it."""
+    monkeypatch.setattr(watchdog, "_DYING", DYING)
     program = compile_program(tmp_path, "program", PROGRAM)
     patch = make_patch(tmp_path, program, "int answer(int x) { return x + 299; }", ["answer"])
     folder = tmp_path / "served"
@@ -73,7 +80,7 @@ def fixture_served(tmp_path: Path) -> Iterator[tuple[Running, Running, Patch]]:
 
 def _task() -> tuple[list[int], int, list[int]]:
     done = subprocess.run(
-        [sys.executable, "-c", TASK % PATIENCE],
+        [sys.executable, "-c", TASK % (PATIENCE, DYING)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
@@ -107,6 +114,27 @@ def test_who_asks_for_the_file_is_left_behind(served: tuple[Running, Running, Pa
     assert not os.path.exists("/proc/%d" % left)
 
 
+def test_a_thread_of_a_child_that_waits_for_it(served: tuple[Running, Running, Patch]) -> None:
+    """As the one that holds threads does: the child's first thread is dead then, and the child is still there."""
+    files, running, _patch = served
+    _fall_silent(files)
+
+    def work(_tell: Callable[[object], None]) -> None:
+        asks = threading.Thread(target=os.stat, args=("/proc/%d/exe" % running.pid,))
+        with die_after(PATIENCE):
+            asks.start()
+            asks.join()
+
+    begin = time.monotonic()
+    result = watched(work)
+    assert time.monotonic() - begin < MOST_TIME
+    assert (result.died, result.signal, result.left in watchdog._stuck) == (True, OUT_OF_PATIENCE, True)
+    files.kill()
+    while result.left in watchdog._stuck:
+        assert watched(lambda tell: tell(1)).told == [1]  # they are looked after whenever another one begins
+        assert time.monotonic() - begin < 2 * MOST_TIME
+
+
 def test_loading_comes_to_an_end(served: tuple[Running, Running, Patch], monkeypatch: pytest.MonkeyPatch) -> None:
     """What it reads of the process comes from that file, too."""
     files, running, patch = served
@@ -116,5 +144,6 @@ def test_loading_comes_to_an_end(served: tuple[Running, Running, Patch], monkeyp
     begin = time.monotonic()
     (outcome,) = load_patch(patch, Selection(pids=(running.pid,))).outcomes
     assert time.monotonic() - begin < MOST_TIME
-    assert outcome.error is None or outcome.error["code"] == "not_permitted"
+    assert outcome.error is not None
+    assert (outcome.error["code"], "does not answer" in outcome.error["message"]) == ("not_permitted", True)
     assert running.alive()
