@@ -124,17 +124,16 @@ def activate_patch(
     What a process says it has loaded is compared with the patch before, where it is `known`.
     """
     switch, undo = (_switching(change, patch_id, limits, pretend) for change in (activate, deactivate))
-    kept = functools.lru_cache(maxsize=None)(known)
 
     def step(process: Process, outcome: Outcome) -> None:
         region = find_region(find_regions(process.memory, process.last_maps()), patch_id)
-        patch = kept(region.sha256) if region else None
+        patch = known(region.sha256) if region else None
         if region and patch:
             wait_until_linked(process, _LINK_TIMEOUT)
             outcome.proof = STORE if check_claim(process, region, patch) else CLAIM
         switch(process, outcome)
 
-    finder = _finder_for(patch_id, Selection(pids=selection.pids), kept)
+    finder = _finder_for(patch_id, Selection(pids=selection.pids), known)
     return run(Operation(patch_id, selection, step, ACTIVE, pretend, limits.timeout, finder, undo))
 
 
@@ -156,7 +155,7 @@ def _switching(change: Callable[..., Switched], patch_id: str, limits: Limits, p
 def _finder_for(patch_id: str, where: Selection, known: Known) -> ObjectFinder | None:
     """A finder of the objects that a patch of this id is bound to in processes `where`; None when none has it.
 
-    The patch is looked up on the way: children that work for us have it then.
+    The patch is looked up on the way: where `known` keeps what it has read, children that work for us have it then.
     """
     met: set[int] = set()
     found: set[tuple[str, str]] = set()
