@@ -36,6 +36,32 @@ def test_same_as_looking_at_every_byte(
     assert sorted(word for _place, word in Addresses(tuple(ranges)).among(data, place)) == sorted(inside)
 
 
+@given(
+    PLACES,
+    st.lists(st.tuples(st.integers(0, 0x2000), st.integers(1, 0x300)), min_size=1, max_size=40),
+    st.lists(st.tuples(st.integers(0, 39), st.integers(-9, 9), st.booleans(), st.binary(max_size=20)), min_size=1),
+)
+def test_several_ranges_near_each_other(
+    start: int, parts: list[tuple[int, int]], words: list[tuple[int, int, bool, bytes]]
+) -> None:
+    """As the functions of a patch lie: few of them in one window of 64 KiB, or many, each at its bounds."""
+    ranges, at = [], start
+    for gap, size in parts:
+        ranges.append((at + gap, at + gap + size))
+        at += gap + size
+    data = b""
+    for index, off, at_end, behind in words:
+        first, last = ranges[index % len(ranges)]
+        data += (first + off + (last - first if at_end else 0)).to_bytes(8, "little") + behind
+    found = {place: int.from_bytes(data[place : place + 8], "little") for place in range(len(data) - 7)}
+    inside = {
+        place: word
+        for place, word in found.items()
+        if (word >= 1 << 32 or place % 8 == 0) and any(first <= word < last for first, last in ranges)
+    }
+    assert dict(Addresses(tuple(ranges)).among(data)) == inside
+
+
 @pytest.mark.parametrize("start", [0x401136, 0x55500000FFF8])
 def test_a_stack_of_zeros_is_fast(start: int) -> None:
     """Zeros are no slower to search than other bytes, also for a program at low addresses (no PIE).
