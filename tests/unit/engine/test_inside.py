@@ -41,6 +41,7 @@ def test_same_as_looking_at_every_byte(
     st.lists(st.tuples(st.integers(0, 0x2000), st.integers(1, 0x300)), min_size=1, max_size=40),
     st.lists(st.tuples(st.integers(0, 39), st.integers(-9, 9), st.booleans(), st.binary(max_size=20)), min_size=1),
 )
+@example(0x5648F6BD8000, [(0x50, 0x20)] * 40, [(index, 0, False, b"") for index in range(40)])
 def test_several_ranges_near_each_other(
     start: int, parts: list[tuple[int, int]], words: list[tuple[int, int, bool, bytes]]
 ) -> None:
