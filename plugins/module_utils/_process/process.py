@@ -103,7 +103,7 @@ class Process:
         return self.read_text("stat").rpartition(")")[2].split()
 
     def thread_count(self) -> int:
-        """How many threads there are now, for use while they are stopped: a tenth of the time of /proc/PID/stat.
+        """How many threads there are now, for use while they are stopped: a fifth of the time of /proc/PID/stat.
 
         The links of their folder are counted (linux/fs/proc/base.c, proc_task_getattr): two, and one a thread.
         """

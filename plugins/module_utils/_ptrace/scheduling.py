@@ -79,7 +79,7 @@ def hurry(pid: int) -> None:
 
 @contextlib.contextmanager
 def _prepared() -> Iterator[None]:
-    """Memory locked, no garbage collection, sleeps no longer than asked for (50 us by default)."""
+    """Memory locked, no garbage collection, and sleeps as short as asked for (50 us longer by default)."""
     _lock_memory(os.getpid())
     _libc.prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
     collecting = gc.isenabled()
