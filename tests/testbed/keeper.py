@@ -28,6 +28,7 @@ from .files import Layer
 CONTROLLER_ADDRESS = "198.18.0.1"  # 198.18.0.0/15 is for test beds (RFC 2544), and this network has no way out
 PREFIX_LENGTH = 16
 START_SECONDS = 60.0
+END_SECONDS = 10.0
 
 _INIT = Path(__file__).with_name("host-init")
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -73,18 +74,14 @@ class Keeper:
         """End every process of the fleet and remove its files."""
         for process in self.processes:
             process.kill()
-        # Whoever else is in this network was started for it: ssh's shared connections, clients of a test.
-        here = os.readlink("/proc/self/ns/net")
-        for pid in filter(str.isdigit, os.listdir("/proc")):
-            try:
-                if int(pid) != os.getpid() and os.readlink(f"/proc/{pid}/ns/net") == here:
-                    os.kill(int(pid), signal.SIGKILL)
-            except OSError:
-                continue  # gone meanwhile, or a process of whoever confines this machine: none of ours
         for process in self.processes:
             process.wait()
         _libc.umount2(os.fsencode(self.memory), _MNT_DETACH)
-        shutil.rmtree(self.place, ignore_errors=True)
+        # Who was being started during one look is seen by the next, and may have made files until then.
+        deadline = time.monotonic() + END_SECONDS
+        while (_end_all_in_this_network() or self.place.exists()) and time.monotonic() < deadline:
+            shutil.rmtree(self.place, ignore_errors=True)
+            time.sleep(0.005)
 
     def _begin(self, name: str, keys: access.Keys, table: str) -> None:
         layer = Layer(self.memory / name)
@@ -147,6 +144,20 @@ class Keeper:
 
     def _last_words(self, name: str) -> str:
         return (self.place / f"{name}.log").read_text(errors="replace")[-500:].strip() or "(it said nothing)"
+
+
+def _end_all_in_this_network() -> bool:
+    """Kill whoever else is here, started for the fleet (shared connections, clients); whether there was anybody."""
+    here = os.readlink("/proc/self/ns/net")
+    found = False
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if int(pid) != os.getpid() and os.readlink(f"/proc/{pid}/ns/net") == here:
+                os.kill(int(pid), signal.SIGKILL)
+                found = True
+        except OSError:
+            continue  # gone meanwhile, or a process of whoever confines this machine: none of ours
+    return found
 
 
 def _run(*command: str, stdin: str = "") -> None:

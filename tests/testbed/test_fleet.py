@@ -134,6 +134,24 @@ def test_nothing_is_left_behind() -> None:
     assert _machine() == before
 
 
+def test_who_is_being_started_meanwhile_goes_too_and_leaves_no_file() -> None:
+    # A chain: each makes a file, starts the next and ends, so that a single look at all processes misses it often.
+    program = (
+        "import os, sys, time\nend = time.monotonic() + 15\n"
+        "while time.monotonic() < end:\n"
+        "    open(f'{sys.argv[1]}/file-{os.getpid()}', 'w').close(); time.sleep(0.0005)\n"
+        "    if os.fork(): os._exit(0)\n"
+    )
+    with Fleet(hosts=1) as made:
+        for _ in range(12):
+            subprocess.run(made.run_command([sys.executable, "-c", program, str(made.place)]), check=True)
+        keeper, _hosts = state.read(made.place)
+        os.kill(keeper, signal.SIGTERM)  # not made.stop(), which removes the folder once more
+        _wait_until_gone([keeper], made.place)
+        running = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if _running(int(path.parts[2]))]
+    assert not [command for command in running if os.fsencode(made.place) in command]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_fleet_goes_with_its_owner(number: signal.Signals) -> None:
     # A program started in the background by a shell ignores SIGINT, and so do those that it starts.
