@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from html import escape
 
-_COLOURS = ("#9aa5b1", "#2f855a", "#2b6cb0", "#c05621")
+_COLOURS = ("#9aa5b1", "#b7791f", "#2f855a", "#2b6cb0", "#c05621")
 _LEFT, _BAR, _GAP, _HEIGHT, _TOP = 190, 11, 14, 30, 56
 _WIDTH = 560
 # The scale runs from here to here, as powers of ten of microseconds.

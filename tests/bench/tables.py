@@ -32,8 +32,9 @@ INTRODUCTION = """# Figures
 
 What patching costs the programs that are patched. `make bench` prints these tables on your machine; the ones here are
 what one machine said, a small virtual one whose own noise is in the column "nothing". Pauses are the worst lateness of
-any thread's beat, as the program itself saw it: with nothing done to it, switched by one byte, with every thread
-stopped, and by the floor, a C program that only stops the threads and lets them go.
+any thread's beat, as the program itself saw it: with nothing done to it, looked at in check mode (then only the use of
+processors by the tool can make it late), switched by one byte, with every thread stopped, and by the floor, a C program
+that only stops the threads and lets them go.
 """
 Table = tuple[str, list[str], list[list[str]]]
 

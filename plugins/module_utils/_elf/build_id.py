@@ -34,13 +34,15 @@ def notes_build_id(notes: bytes) -> str | None:
     return None
 
 
-def header_build_id(read: Read, header: Header, bias: int) -> str | None:
-    """The build-id of an object whose segments lie at `bias` + their address in what `read` reads, or None."""
+def build_id_notes(read: Read, header: Header, bias: int) -> tuple[int, bytes] | None:
+    """Address and content of the notes that hold the build-id, of an object whose segments lie at `bias` + their
+    address in what `read` reads; None where no notes do.
+    """
     for segment in header.segments:
         if segment.kind == PT_NOTE and 0 < segment.file_size <= _MOST_NOTE_BYTES:
-            found = notes_build_id(read(bias + segment.address, segment.file_size))
-            if found:
-                return found
+            notes = read(bias + segment.address, segment.file_size)
+            if notes_build_id(notes):
+                return bias + segment.address, notes
     return None
 
 
@@ -53,7 +55,8 @@ def memory_build_id(read: Read, start: int) -> tuple[Header, int, str | None]:
     if not any(segment.kind == PT_LOAD for segment in header.segments):
         raise NotElf("no loadable segment")
     bias = start - header.lowest_page()
-    return header, bias, header_build_id(read, header, bias)
+    found = build_id_notes(read, header, bias)
+    return header, bias, notes_build_id(found[1]) if found else None
 
 
 def file_build_id(path: str) -> str | None:

@@ -158,6 +158,9 @@ class _Attempt:
         """
         process = self._process
         mappings = process.maps() if self._nowhere else []
+        # Once before the stop, too: what is done for the first time takes longer.
+        check()
+        _check(process.memory, self._writes, str(process))
         with stopped(process, self._max_stop) as window:
             inside = None
             if self._nowhere:

@@ -19,6 +19,7 @@ import ctypes
 import functools
 import gc
 import os
+import struct
 import time
 from typing import Iterator
 
@@ -29,6 +30,12 @@ HIGHEST = os.sched_get_priority_max(os.SCHED_FIFO)
 _LATENCY = "/dev/cpu_dma_latency"
 _libc = ctypes.CDLL(None)
 _insisting = False
+_SCHED_SETATTR, _SCHED_GETATTR = 314, 315  # on x86-64; the C library has them since 2.41 only
+# struct sched_attr as of Linux 3.14: size, policy, flags, nice, priority, runtime, deadline, period.
+_ATTRIBUTES = struct.Struct("<IIQiIQQQ")
+_RUNTIME = 5
+# How long we ask to go on in one turn where we hold nobody, nanoseconds: longer than any program that does not ask.
+_LONG_TURN = 10_000_000
 
 
 @contextlib.contextmanager
@@ -64,6 +71,21 @@ def real_time(above: int = 0) -> Iterator[None]:
                 os.sched_setscheduler(0, policy, parameters)
 
 
+@contextlib.contextmanager
+def giving_way() -> Iterator[None]:
+    """Run the block, and the children that it begins, so that who wakes up goes first; the blocks above excepted.
+
+    A thread that wakes takes the processor from one that asks for longer turns than it, and mostly not from one that
+    asks for the same. It gets no less of a processor for that. (Linux 6.12, sched_attr.sched_runtime of normal threads,
+    linux/kernel/sched/fair.c, PREEMPT_SHORT; before, this changes nothing.)
+    """
+    before = _ask_for_turns_of(_LONG_TURN)
+    try:
+        yield
+    finally:
+        _ask_for_turns_of(before)
+
+
 def insist() -> None:
     """From now on give way to nobody: somebody kept this process from running while it held threads."""
     global _insisting
@@ -82,6 +104,7 @@ def _prepared() -> Iterator[None]:
     """Memory locked, no garbage collection, and sleeps as short as asked for (50 us longer by default)."""
     _lock_memory(os.getpid())
     _libc.prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
+    turn = _ask_for_turns_of(0)
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -89,6 +112,8 @@ def _prepared() -> Iterator[None]:
     finally:
         if collecting:
             gc.enable()
+        if turn:
+            _ask_for_turns_of(turn)
 
 
 @contextlib.contextmanager
@@ -128,3 +153,16 @@ def _lock_memory(_process: int) -> None:
     Once a process: a child does not inherit it (mlock(2)).
     """
     _libc.mlockall(_MCL_CURRENT | _MCL_ONFAULT)
+
+
+def _ask_for_turns_of(nanoseconds: int) -> int:
+    """Ask for turns of this length from now on, 0 for the usual one; what was asked for until now, 0 where unknown."""
+    now = ctypes.create_string_buffer(_ATTRIBUTES.size)
+    if _libc.syscall(_SCHED_GETATTR, 0, now, _ATTRIBUTES.size, 0):
+        return 0
+    fields = list(_ATTRIBUTES.unpack(now.raw))
+    if fields[1] != os.SCHED_OTHER:
+        return 0
+    before, fields[_RUNTIME] = fields[_RUNTIME], nanoseconds
+    _libc.syscall(_SCHED_SETATTR, 0, ctypes.create_string_buffer(_ATTRIBUTES.pack(*fields), _ATTRIBUTES.size), 0)
+    return int(before)

@@ -58,6 +58,7 @@ class StopWindow:
         self._seized: list[int] = []
         self._ignored: set[int] = set()
         self._late: list[int] = []
+        self._buffer = register_buffer()
         self._seizing_since = self._began = self._deadline = 0.0
 
     def seize(self) -> list[int]:
@@ -79,10 +80,10 @@ class StopWindow:
 
     def stop(self, first: list[int]) -> None:
         """Stop these threads, the busy ones last, and all that appear meanwhile. Raises BudgetExceeded."""
+        new = sorted(first, key=self._is_asleep, reverse=True)
         arm(self._budget)
         self._began = time.monotonic()
         self._deadline = self._began + self._budget
-        new = sorted(first, key=self._is_asleep, reverse=True)
         while new:
             self._stop_these(new)
             # An exiting thread that goes and a new one that comes leave the count as it was: then only a list tells.
@@ -112,19 +113,18 @@ class StopWindow:
         return tid not in self._busy
 
     def _stop_these(self, threads: list[int]) -> None:
-        buffer = register_buffer()
         for tid in threads:
             try:
                 interrupt(tid)
             except OSError:
                 pass  # it has exited: the wait says so
-        for tid, status in wait_for_each(threads, self._deadline).items():
+        for tid, status in wait_for_each(threads, self._deadline):
             self._signals[tid] = 0 if status is None else signal_of(status)
             if self._signals[tid]:
                 self._began = self._seizing_since  # this thread may have waited for us since it was seized
             if status is not None and os.WIFSTOPPED(status):
                 try:
-                    self.registers[tid] = stopped_registers(tid, buffer)
+                    self.registers[tid] = stopped_registers(tid, self._buffer)
                 except OSError:
                     pass  # killed while stopped
         self._late = [tid for tid in threads if tid not in self._signals]
@@ -135,18 +135,32 @@ class StopWindow:
         return int((time.monotonic() - self._began) * 1e6)
 
 
+class _Nobody(Process):
+    """As much of a process as a stop needs, without a thread."""
+
+    def __init__(self) -> None:
+        self.pid = _NOBODY
+
+    def threads(self) -> list[int]:
+        """No thread."""
+        return []
+
+    def thread_count(self) -> int:
+        """0."""
+        return 0
+
+
 def _rehearse() -> None:
-    """Go through what a stop does with a thread that cannot be: what is done for the first time takes longer.
+    """Go through all of a stop with a thread that cannot be: what is done for the first time takes longer.
 
     Of the stop of a program of one thread, that was a third.
     """
-    with contextlib.suppress(OSError):
-        interrupt(_NOBODY)
-    wait_for_each([_NOBODY], 0.0)
+    window = StopWindow(_Nobody(), READY)
+    window.stop([_NOBODY])
     with contextlib.suppress(OSError):
         stopped_registers(_NOBODY, register_buffer())
-    with contextlib.suppress(OSError):
-        detach(_NOBODY, 0)
+    window.registers[_NOBODY] = b""
+    window.release()
 
 
 @contextlib.contextmanager

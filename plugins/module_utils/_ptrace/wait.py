@@ -54,13 +54,12 @@ def wait_until(tid: int, deadline: float) -> int | None:
         signal.sigtimedwait({signal.SIGCHLD}, min(left, _LONGEST_SLEEP))
 
 
-def wait_for_each(threads: list[int], deadline: float) -> dict[int, int | None]:
-    """The next wait status of each of many tracees, None for one that is gone; one that is late is left out.
+def wait_for_each(threads: list[int], deadline: float) -> Iterator[tuple[int, int | None]]:
+    """Each of many tracees with its next wait status, None for one that is gone; one that is late is left out.
 
     Asked for in turns, with a short sleep in between, and not at every SIGCHLD: 1000 threads that come to their stops
     would wake us 1000 times, which took half as long again as the stops themselves.
     """
-    found: dict[int, int | None] = {}
     waiting, pause, began = threads, _SHORTEST_SLEEP, time.monotonic()
     while waiting:
         late = []
@@ -68,21 +67,20 @@ def wait_for_each(threads: list[int], deadline: float) -> dict[int, int | None]:
             try:
                 status = wait_now(tid)
             except ChildProcessError:
-                found[tid] = None
+                yield tid, None
                 continue
             if status is None:
                 # Asked again after the others: of a process that is dying, the leader ends when all others were seen.
                 late = [*waiting[index + 1 :], tid]
                 break
-            found[tid] = status
+            yield tid, status
         if len(late) == len(waiting):
             now = time.monotonic()
             if now >= deadline:
-                return found
+                return
             if now < began + _AT_ONCE:
                 os.sched_yield()
             else:
                 time.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
         waiting = late
-    return found

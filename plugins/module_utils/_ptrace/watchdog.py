@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Iterator, NoReturn, Sequence
 
 from .._process.patience import OUT_OF_PATIENCE
-from .scheduling import HIGHEST, hurry, insist, real_time
+from .scheduling import HIGHEST, giving_way, hurry, insist, real_time
 
 # A child that was killed and still is there after so many seconds cannot die: it waits for a file system in user space
 # that has taken its request and does not answer (linux/fs/fuse/dev.c, request_wait_answer), which not even death ends.
@@ -107,10 +107,11 @@ def watched_each(
     """
     children: list[_Child] = []
     try:
-        for work in works:
-            children.append(_begin(work, children, insisting))
-        with real_time(HIGHEST - 1):
-            interrupted = _watch(children, ended)
+        with giving_way():
+            for work in works:
+                children.append(_begin(work, children, insisting))
+            with real_time(HIGHEST - 1):
+                interrupted = _watch(children, ended)
     finally:
         for child in children:
             child.end()
