@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -20,13 +21,16 @@ from typing import Callable, Iterator
 
 import pytest
 import silent_file_system
-from patching import Running, compile_program, make_patch
+from patching import Running, compile_program, make_patch, shared
 
 from module_utils._engine import operations, run_operation
 from module_utils._engine.operations import load_patch
+from module_utils._engine.outcome import LOADED, Outcome
+from module_utils._engine.targets import Operation
 from module_utils._patch.content import Patch
 from module_utils._process.patience import OUT_OF_PATIENCE, die_after
-from module_utils._process.selection import Selection
+from module_utils._process.process import Process
+from module_utils._process.selection import ObjectFinder, Selection
 from module_utils._ptrace import watchdog
 from module_utils._ptrace.watchdog import watched
 
@@ -144,6 +148,30 @@ def test_loading_comes_to_an_end(served: tuple[Running, Running, Patch], monkeyp
     begin = time.monotonic()
     (outcome,) = load_patch(patch, Selection(pids=(running.pid,))).outcomes
     assert time.monotonic() - begin < MOST_TIME
+    assert outcome.error is not None
+    assert (outcome.error["code"], "does not answer" in outcome.error["message"]) == ("not_permitted", True)
+    assert running.alive()
+
+
+def test_a_child_dies_and_then_it_falls_silent(
+    served: tuple[Running, Running, Patch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is tried again comes to an end, too, with what kept it as the reason, and not what its child died of."""
+    files, running, patch = served
+    monkeypatch.setattr(run_operation, "_PATIENCE", PATIENCE)
+    tries = shared(1)
+
+    def step(_process: Process, _outcome: Outcome) -> None:
+        tries[0] += 1
+        _fall_silent(files)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    finder = ObjectFinder(patch.manifest.object.build_id)
+    begin = time.monotonic()
+    operation = Operation("fix", Selection(pids=(running.pid,)), step, LOADED, False, 1.0, finder, undo=step)
+    (outcome,) = run_operation.run(operation).outcomes
+    assert time.monotonic() - begin < MOST_TIME
+    assert (tries[0], outcome.attempts) == (1, 2)
     assert outcome.error is not None
     assert (outcome.error["code"], "does not answer" in outcome.error["message"]) == ("not_permitted", True)
     assert running.alive()

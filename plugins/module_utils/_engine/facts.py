@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Tuple
 
 from .._elf.build_id import file_build_id
 from .._elf.header import NotElf
 from .._errors import LivepatchError
 from .._process.objects import MappedObject, mapped_objects
-from .._process.patience import OUT_OF_PATIENCE, die_after
 from .._process.process import Process
-from .._process.selection import Selection, exe_of, selected
+from .._process.selection import Selection, exe_of
 from .._ptrace.attach import is_confined, may_suspend_filters
-from .._ptrace.watchdog import watched
 from .layers import Layers, place_of
+from .look_at_each import look_at_each
 from .proof import Known, doubts, nothing_known
 from .region import NAME, Site, find_regions
 from .verify import CLAIM, Verified, verify
@@ -37,11 +36,9 @@ def gather(wanted: list[str], scan: str, known: Known = nothing_known) -> dict[s
     """
     found: list[tuple[dict[str, Any], list[Verified]]] = []
     others: list[dict[str, Any]] = []
-    unreadable = 0
-    for result in _looked_at(wanted, scan, known):
-        if result is None:
-            unreadable += 1
-        elif result[1]:
+    looks, unreadable = _looked_at(wanted, scan, known)
+    for result in looks:
+        if result[1]:
             found.append(result)
         else:
             others.append(result[0])
@@ -72,48 +69,27 @@ def gather(wanted: list[str], scan: str, known: Known = nothing_known) -> dict[s
     }
 
 
-_Look = Optional[Tuple[Dict[str, Any], List[Verified]]]
+_Look = Tuple[Dict[str, Any], List[Verified]]
 
 
-def _looked_at(wanted: list[str], scan: str, known: Known) -> list[_Look]:
-    """What was found in each process, None for one that could not be looked at.
-
-    By a child, which dies where a process lets it wait; another one then goes on behind that.
-    """
-    looks: list[_Look] = []
-    met: set[int] = set()
-    while True:
-        result = watched(lambda tell: _look_at_all(wanted, scan, known, met, tell))
-        looks += [thing for thing in result.told if not isinstance(thing, int)]
-        begun = [thing for thing in result.told if isinstance(thing, int)]
-        if not result.died:
-            return looks
-        if result.signal != OUT_OF_PATIENCE or not begun:
-            raise LivepatchError("internal", "who gathers facts was killed (signal %d)" % result.signal)
-        met.update(begun)
-        looks.append(None)
-
-
-def _look_at_all(wanted: list[str], scan: str, known: Known, met: set[int], tell: Callable[[Any], None]) -> None:
-    """Tell the number of each process that was not yet met, and what was found in it, if that is to be told."""
+def _looked_at(wanted: list[str], scan: str, known: Known) -> tuple[list[_Look], int]:
+    """What was found in each process, and how many could not be looked at."""
     disk = DiskObjects()
-    for process in selected(Selection(never=(os.getppid(),))):
-        if process.pid in met:
-            continue
-        tell(process.pid)
+
+    def look(process: Process) -> list[_Look | None]:
         try:
-            with die_after(_PATIENCE):
-                look = _look(process, wanted, scan, known, disk)
-            if look is not None:
-                tell(look)
+            return [one for one in (_look(process, wanted, scan, known, disk),) if one]
         except LivepatchError as error:
-            if error.code in ("not_permitted", "patch_unsupported"):
-                tell(None)
+            return [None] if error.code in ("not_permitted", "patch_unsupported") else []
         except OSError:  # its memory changed while it was looked at
-            tell(None)
+            return [None]
+
+    looks, endless = look_at_each(Selection(), look, _PATIENCE)
+    found = [one for one in looks if one is not None]
+    return found, endless + len(looks) - len(found)
 
 
-def _look(process: Process, wanted: list[str], scan: str, known: Known, disk: DiskObjects) -> _Look:
+def _look(process: Process, wanted: list[str], scan: str, known: Known, disk: DiskObjects) -> _Look | None:
     """The facts of one process, None where there is nothing to tell. Raises LivepatchError, OSError."""
     mappings = process.maps()
     has_patch = any(mapping.path.startswith("/memfd:" + NAME) for mapping in mappings)

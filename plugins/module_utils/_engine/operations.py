@@ -9,23 +9,19 @@ One process that fails does not keep the others from being tried; its error stan
 from __future__ import annotations
 
 import contextlib
-import functools
-import os
-from dataclasses import replace
-from typing import Any, Callable
+from typing import Callable
 
 from .._errors import LivepatchError
 from .._patch.content import Patch
 from .._process.link_map import wait_until_linked
-from .._process.patience import die_after
 from .._process.process import Process
-from .._process.selection import ObjectFinder, Selection, selected
+from .._process.selection import ObjectFinder, Selection
 from .._ptrace.attach import check_callable, check_traceable
-from .._ptrace.watchdog import watched
 from .activate import Limits, Switched, activate, deactivate
 from .choose_switch import BYTE, JUMP
 from .layers import Layers
 from .load import clear_remains, load, loaded_before, prepare
+from .look_at_each import look_at_each
 from .outcome import ABSENT, ACTIVE, LOADED, Outcome, Report
 from .proof import Known, check_claim, nothing_known
 from .region import find_region, find_regions
@@ -157,28 +153,16 @@ def _finder_for(patch_id: str, where: Selection, known: Known) -> ObjectFinder |
 
     The patch is looked up on the way: where `known` keeps what it has read, children that work for us have it then.
     """
-    met: set[int] = set()
-    found: set[tuple[str, str]] = set()
-    while True:
-        result = watched(functools.partial(_tell_regions, patch_id, where, met))
-        begun = {thing for thing in result.told if isinstance(thing, int)}
-        found.update(thing for thing in result.told if isinstance(thing, tuple))
-        if not result.died or not begun - met:
-            break
-        met |= begun  # the last of them kept who looked from going on
-    for _build_id, sha256 in found:
-        known(sha256)
-    return ObjectFinder(*sorted({build_id for build_id, _sha256 in found})) if found else None
 
-
-def _tell_regions(patch_id: str, where: Selection, met: set[int], tell: Callable[[Any], None]) -> None:
-    """Tell the build-id and the digest of each region of this patch, and before, the number of who is looked at."""
-    for process in selected(replace(where, never=(*where.never, os.getppid()))):
+    def look(process: Process) -> list[tuple[str, str]]:
         with contextlib.suppress(LivepatchError):
             mappings = process.maps()
-            if process.pid not in met and has_patch(mappings, patch_id):
-                tell(process.pid)
-                with die_after(_FIND_TIMEOUT):
-                    region = find_region(find_regions(process.memory, mappings), patch_id)
-                if region:
-                    tell((str(region.patch["build_id"]), region.sha256))
+            region = has_patch(mappings, patch_id) and find_region(find_regions(process.memory, mappings), patch_id)
+            if region:
+                return [(str(region.patch["build_id"]), region.sha256)]
+        return []
+
+    found, _endless = look_at_each(where, look, _FIND_TIMEOUT)
+    for sha256 in {sha256 for _build_id, sha256 in found}:
+        known(sha256)
+    return ObjectFinder(*sorted({build_id for build_id, _sha256 in found})) if found else None

@@ -336,19 +336,24 @@ def _after_death(operation: Operation, begun: Outcome, death: Watched) -> list[O
                 if not result.died:
                     outcomes = [thing for thing in result.told if isinstance(thing, Outcome)]
                     if not outcomes and operation.goal == ABSENT:  # all was done when the child died
-                        look(process, operation.patch_id, begun, process.maps())
-                        outcomes = [begun]
+                        outcomes = [_looked_at(operation, process, begun)]
                     for outcome in outcomes:
                         outcome.before = begun.before
                         outcome.changed = outcome.error is None and outcome.state != begun.before
                         outcome.attempts += len(deaths)
                     return outcomes
                 deaths.append(result)
-                if time.monotonic() > end or sum(not one.late for one in deaths) > _MOST_DEATHS:
+                endless_there = result.signal == OUT_OF_PATIENCE
+                if endless_there or time.monotonic() > end or sum(not one.late for one in deaths) > _MOST_DEATHS:
                     break
-            if operation.undo:
-                _watched_one(replace(operation, step=operation.undo), process, deaths[-1].late)
-            look_again(process, operation.patch_id, begun)
+            if operation.undo and not result.left:  # who is left behind still has the process to itself
+                _watched_one(replace(operation, step=operation.undo), process, result.late)
+            if endless_there:
+                raise endless(process.pid, _patience(operation), result.left)
+            try:
+                begun = _looked_at(operation, process, begun)
+            except (LivepatchError, OSError):
+                begun = replace(begun, state=ABSENT, verified=False)
             code = "stop_budget_exceeded" if deaths[-1].late else "internal"
             message = "%s at %s, %d times; the patch is %s there" % (
                 _death(deaths[-1]),
@@ -367,6 +372,20 @@ def _watched_one(operation: Operation, process: Process, insisting: bool) -> Wat
             tell(_tried(operation, process, lambda _thing: None))
 
     return watched(work, insisting)
+
+
+def _looked_at(operation: Operation, process: Process, outcome: Outcome) -> Outcome:
+    """The outcome with what is in the process now, by a child: we wait for nobody. Raises LivepatchError, OSError."""
+
+    def work(tell: Tell) -> None:
+        with die_after(_patience(operation)):
+            look(process, operation.patch_id, outcome, process.maps())
+        tell(outcome)
+
+    result = watched(work)
+    if result.died:
+        raise endless(process.pid, _patience(operation), result.left)
+    return next(thing for thing in result.told if isinstance(thing, Outcome))
 
 
 def _death(death: Watched) -> str:

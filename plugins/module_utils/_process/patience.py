@@ -3,9 +3,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """An end to looking at one process, whatever that does.
 
-A read of another program's memory waits for whoever brings the page: that program itself where it serves its own page
-faults (userfaultfd(2)), or a file system that it serves (FUSE). No time-out is heeded there, death is. So who looks is
-a child of ours, and dies by this alarm where one process takes too long. A file system that has taken the request and
+A read of another program's memory waits for whoever brings the page: a file system that it serves (FUSE), or that
+program itself where it serves its own page faults (userfaultfd(2); for process_vm_readv(2) only, /proc/PID/mem answers
+EIO there). No time-out is heeded then, death is. So who looks is a child of ours, and dies by this alarm where one
+process takes too long. A file system that has taken the request and
 does not answer keeps it even from dying: then it is left behind (see _ptrace/watchdog.py).
 """
 
