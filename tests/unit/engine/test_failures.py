@@ -163,7 +163,7 @@ def test_a_thread_that_cannot_be_stopped(tmp_path: Path) -> None:
     """A parent in vfork does not stop: the budget holds, all others run, nobody is traced, a later run succeeds."""
     source = PROGRAM.replace(
         "static void *idle(void *nothing) { for (;;) pause(); }",
-        "static void *idle(void *nothing) { if (!vfork()) { sleep(2); _exit(0); } for (;;) pause(); }",
+        "static void *idle(void *nothing) { if (!vfork()) { sleep(4); _exit(0); } for (;;) pause(); }",
     ).replace("index < 3", "index < 1")
     program = compile_program(tmp_path, "program", source, "-w")
     patch = make_patch(tmp_path, program, FIXED, ["first", "second"])
@@ -175,7 +175,7 @@ def test_a_thread_that_cannot_be_stopped(tmp_path: Path) -> None:
         before = snapshot(running.pid)
         began = time.monotonic()
         outcome = only(activate_patch("fix", chosen, Limits(max_stop=0.05, timeout=0.2)))
-        assert time.monotonic() - began < 0.7
+        assert time.monotonic() - began < 2
         assert outcome.error is not None
         assert (outcome.error["code"], outcome.state, outcome.verified) == ("stop_budget_exceeded", "loaded", True)
         # Stopped once, and told how long: after a stop in vain the process runs for ten times as long.
@@ -303,7 +303,7 @@ def test_the_process_is_killed_while_it_is_stopped(
         assert only(load_patch(patch, chosen, forms=("jump",))).error is None
 
         def killing(tid: int) -> None:
-            asked.append(tid)
+            asked.extend({tid} - {stop_all_threads._NOBODY})
             if len(asked) == at:
                 os.kill(running.pid, signal.SIGKILL)
             interrupt(tid)
