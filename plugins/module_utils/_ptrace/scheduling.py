@@ -21,7 +21,7 @@ import gc
 import os
 import struct
 import time
-from typing import Iterator
+from typing import Iterator, NamedTuple
 
 _MCL_CURRENT, _MCL_ONFAULT = 1, 4
 _PR_SET_TIMERSLACK = 29
@@ -34,6 +34,18 @@ _SCHED_SETATTR, _SCHED_GETATTR = 314, 315  # on x86-64; the C library has them s
 # struct sched_attr as of Linux 3.14: size, policy, flags, nice, priority, runtime, deadline, period.
 _ATTRIBUTES = struct.Struct("<IIQiIQQQ")
 _RUNTIME = 5
+
+
+class _Turns(NamedTuple):
+    """Attributes of this thread: as it was, with turns of the usual length, and with long ones."""
+
+    before: ctypes.Array[ctypes.c_char]
+    usual: ctypes.Array[ctypes.c_char]
+    long: ctypes.Array[ctypes.c_char]
+
+
+# While somebody is given way to, what to ask for.
+_turns: _Turns | None = None
 # How long we ask to go on in one turn where we hold nobody, nanoseconds: longer than any program that does not ask.
 _LONG_TURN = 10_000_000
 
@@ -79,11 +91,16 @@ def giving_way() -> Iterator[None]:
     asks for the same. It gets no less of a processor for that. (Linux 6.12, sched_attr.sched_runtime of normal threads,
     linux/kernel/sched/fair.c, PREEMPT_SHORT; before, this changes nothing.)
     """
-    before = _ask_for_turns_of(_LONG_TURN)
+    global _turns
+    outer, _turns = _turns, _turns or _turns_from_now_on()
+    if _turns:
+        _take(_turns.long)
     try:
         yield
     finally:
-        _ask_for_turns_of(before)
+        if _turns and not outer:
+            _take(_turns.before)
+        _turns = outer
 
 
 def insist() -> None:
@@ -104,7 +121,8 @@ def _prepared() -> Iterator[None]:
     """Memory locked, no garbage collection, and sleeps as short as asked for (50 us longer by default)."""
     _lock_memory(os.getpid())
     _libc.prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
-    turn = _ask_for_turns_of(0)
+    if _turns:
+        _take(_turns.usual)
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -112,8 +130,8 @@ def _prepared() -> Iterator[None]:
     finally:
         if collecting:
             gc.enable()
-        if turn:
-            _ask_for_turns_of(turn)
+        if _turns:
+            _take(_turns.long)
 
 
 @contextlib.contextmanager
@@ -155,14 +173,20 @@ def _lock_memory(_process: int) -> None:
     _libc.mlockall(_MCL_CURRENT | _MCL_ONFAULT)
 
 
-def _ask_for_turns_of(nanoseconds: int) -> int:
-    """Ask for turns of this length from now on, 0 for the usual one; what was asked for until now, 0 where unknown."""
+def _turns_from_now_on() -> _Turns | None:
+    """What to ask for, for a thread as this one; None where the kernel cannot tell, and for one that is not normal."""
     now = ctypes.create_string_buffer(_ATTRIBUTES.size)
     if _libc.syscall(_SCHED_GETATTR, 0, now, _ATTRIBUTES.size, 0):
-        return 0
-    fields = list(_ATTRIBUTES.unpack(now.raw))
+        return None
+    fields = _ATTRIBUTES.unpack(now.raw)
     if fields[1] != os.SCHED_OTHER:
-        return 0
-    before, fields[_RUNTIME] = fields[_RUNTIME], nanoseconds
-    _libc.syscall(_SCHED_SETATTR, 0, ctypes.create_string_buffer(_ATTRIBUTES.pack(*fields), _ATTRIBUTES.size), 0)
-    return int(before)
+        return None
+    usual, long = (
+        ctypes.create_string_buffer(_ATTRIBUTES.pack(*fields[:_RUNTIME], turn, *fields[_RUNTIME + 1 :]))
+        for turn in (0, _LONG_TURN)
+    )
+    return _Turns(now, usual, long)
+
+
+def _take(attributes: ctypes.Array[ctypes.c_char]) -> None:
+    _libc.syscall(_SCHED_SETATTR, 0, attributes, 0)
