@@ -143,7 +143,7 @@ def test_who_is_being_started_meanwhile_goes_too_and_leaves_no_file() -> None:
         "    if os.fork(): os._exit(0)\n"
     )
     with Fleet(hosts=1) as made:
-        for _ in range(12):
+        for _index in range(12):
             subprocess.run(made.run_command([sys.executable, "-c", program, str(made.place)]), check=True)
         keeper, _hosts = state.read(made.place)
         os.kill(keeper, signal.SIGTERM)  # not made.stop(), which removes the folder once more
