@@ -189,4 +189,6 @@ def _turns_from_now_on() -> _Turns | None:
 
 
 def _take(attributes: ctypes.Array[ctypes.c_char]) -> None:
-    _libc.syscall(_SCHED_SETATTR, 0, attributes, 0)
+    """Take these, of a normal thread; nothing for one that has a real-time priority meanwhile, which it must keep."""
+    if os.sched_getscheduler(0) == os.SCHED_OTHER:
+        _libc.syscall(_SCHED_SETATTR, 0, attributes, 0)

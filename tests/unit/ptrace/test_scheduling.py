@@ -47,3 +47,19 @@ def test_turns_are_long_but_where_somebody_may_be_held() -> None:
     result = watched(work)
     assert result.told == [LONG, LONG, usual, LONG, LONG, LONG]
     assert _turn() == usual
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a real-time priority needs root")
+def test_a_block_within_a_block_keeps_the_priority() -> None:
+    """Whoever holds threads with a real-time priority has it to the end."""
+
+    def work(tell: Callable[[Any], None]) -> None:
+        with real_time():
+            for inner in (real_time, undisturbed):
+                with inner():
+                    tell(os.sched_getscheduler(0))
+                tell(os.sched_getscheduler(0))
+        tell(os.sched_getscheduler(0))
+
+    result = watched(work)
+    assert result.told == [os.SCHED_FIFO] * 4 + [os.SCHED_OTHER]
