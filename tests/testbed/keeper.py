@@ -11,6 +11,7 @@ owned, at the end of its standard input: the owner is gone then.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import select
@@ -20,6 +21,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from . import access, state
@@ -29,6 +31,7 @@ CONTROLLER_ADDRESS = "198.18.0.1"  # 198.18.0.0/15 is for test beds (RFC 2544), 
 PREFIX_LENGTH = 16
 START_SECONDS = 60.0
 END_SECONDS = 10.0
+YOUNGEST = 50  # so many are looked at in less time than it takes to start one
 
 _INIT = Path(__file__).with_name("host-init")
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -77,11 +80,15 @@ class Keeper:
         for process in self.processes:
             process.wait()
         _libc.umount2(os.fsencode(self.memory), _MNT_DETACH)
+        # Its name first: who would make files by it, faster than they are removed, finds no place for them.
+        gone = self.place.with_name(f".{self.place.name}")
+        with contextlib.suppress(OSError):
+            self.place.rename(gone)
         # Who was being started during one look is seen by the next, and may have made files until then.
         deadline = time.monotonic() + END_SECONDS
-        while (_end_all_in_this_network() or self.place.exists()) and time.monotonic() < deadline:
-            shutil.rmtree(self.place, ignore_errors=True)
-            time.sleep(0.005)
+        while (_end_all_in_this_network() or self.place.exists() or gone.exists()) and time.monotonic() < deadline:
+            for folder in (self.place, gone):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _begin(self, name: str, keys: access.Keys, table: str) -> None:
         layer = Layer(self.memory / name)
@@ -150,14 +157,24 @@ def _end_all_in_this_network() -> bool:
     """Kill whoever else is here, started for the fleet (shared connections, clients); whether there was anybody."""
     here = os.readlink("/proc/self/ns/net")
     found = False
-    for pid in filter(str.isdigit, os.listdir("/proc")):
+    for pid in _youngest_first():
         try:
-            if int(pid) != os.getpid() and os.readlink(f"/proc/{pid}/ns/net") == here:
-                os.kill(int(pid), signal.SIGKILL)
+            if pid != os.getpid() and os.readlink(f"/proc/{pid}/ns/net") == here:
+                os.kill(pid, signal.SIGKILL)
                 found = True
         except OSError:
             continue  # gone meanwhile, or a process of whoever confines this machine: none of ours
     return found
+
+
+def _youngest_first() -> Iterator[int]:
+    """The numbers that processes were given last, in use or not, and then those of all.
+
+    Who starts another and ends, time and again, is gone by the time that all processes are listed, always.
+    """
+    last = int(Path("/proc/loadavg").read_text().split()[4])
+    yield from range(last, max(last - YOUNGEST, 0), -1)
+    yield from map(int, filter(str.isdigit, os.listdir("/proc")))
 
 
 def _run(*command: str, stdin: str = "") -> None:
