@@ -14,7 +14,7 @@ import ctypes
 import errno
 import os
 import threading
-from typing import Callable
+from typing import Callable, Iterable
 
 from .python_ptrace import (
     PTRACE_DETACH,
@@ -77,6 +77,11 @@ def detach(tid: int, signal: int = 0) -> None:
     """Let a stopped thread go for good, delivering `signal`. Raises OSError ESRCH when it is not stopped or gone."""
     _call(PTRACE_DETACH, tid, 0, signal)
     _by_this_thread.threads.discard(tid)
+
+
+def not_traced(threads: Iterable[int]) -> None:
+    """Note that these were let go, by other means than detach()."""
+    _by_this_thread.threads.difference_update(threads)
 
 
 def resume(tid: int, signal: int = 0) -> None:

@@ -4,10 +4,9 @@
 """Stopping every thread of a process, for as short as can be, and letting them go as if nothing had happened.
 
 Seizing stops nobody, so it comes first. The stop begins with the first PTRACE_INTERRUPT and ends with the last
-PTRACE_DETACH; what is done for each thread in it is written plainly (contextlib.suppress alone would take 0.4 us).
-Threads that are using a processor are stopped last and released first; those asleep are released in the order in which
-they stopped, so that none of them waits for the whole of it. Every kind of stop will do: a thread that stops to take a
-signal takes it when it is released.
+PTRACE_DETACH; the system calls between them are made ready before it. Threads that are using a processor are stopped
+last and released first; those asleep are released in the order in which they were stopped, so that none of them waits
+for the whole of it. Every kind of stop will do: a thread that stops to take a signal takes it when it is released.
 """
 
 from __future__ import annotations
@@ -19,15 +18,19 @@ from typing import Iterator
 
 from .._errors import LivepatchError
 from .._process.process import Process, real_time_priority
+from . import x86_64 as arch
 from .attach import seize_thread
-from .ptrace_requests import detach, interrupt, signal_of
+from .ptrace_requests import signal_of, wait_now
 from .scheduling import undisturbed
+from .stop_calls import StopCalls
 from .tracer import let_late_threads_go, register_buffer, stopped_registers
-from .wait import child_signals_held, wait_for_each
+from .wait import child_signals_held, in_turns
 from .watchdog import READY, arm, armed
 
 # What letting one thread go takes at most, seconds: the decision to write must leave room for it.
 _RELEASE_TIME = 10e-6
+# So many threads are looked at before it is seen to it that none of them would show that it was stopped if we died.
+_PIECE = 64
 # No thread has such a number (proc(5), pid_max).
 _NOBODY = 1 << 22
 
@@ -55,10 +58,14 @@ class StopWindow:
         self.stop_us = 0
         self._budget = budget
         self._signals: dict[int, int] = {}
-        self._seized: list[int] = []
+        self._seized: set[int] = set()
         self._ignored: set[int] = set()
+        self._gone: set[int] = set()
         self._late: list[int] = []
         self._buffer = register_buffer()
+        # Before anybody is seized: who then takes a signal waits for us.
+        asleep_first = sorted(self._stats, key=self._busy.__contains__)
+        self._calls = [StopCalls(asleep_first, len(self._busy))]
         self._seizing_since = self._began = self._deadline = 0.0
 
     def seize(self) -> list[int]:
@@ -67,7 +74,7 @@ class StopWindow:
         if not self._seizing_since:
             self._seizing_since = time.monotonic()
             arm(self._budget)  # from here on, a thread that is about to take a signal waits for us
-        known = set(self._seized) | self._ignored
+        known = self._seized | self._ignored
         for tid in self.process.threads():
             if tid in known:
                 continue
@@ -75,19 +82,24 @@ class StopWindow:
                 new.append(tid)
             else:
                 self._ignored.add(tid)
-        self._seized += new
+        self._seized.update(new)
         return new
 
     def stop(self, first: list[int]) -> None:
         """Stop these threads, the busy ones last, and all that appear meanwhile. Raises BudgetExceeded."""
-        new = sorted(first, key=self._is_asleep, reverse=True)
+        unexpected = [tid for tid in first if tid not in self._stats]
+        if unexpected:
+            self._calls.append(StopCalls(unexpected))
         arm(self._budget)
         self._began = time.monotonic()
         self._deadline = self._began + self._budget
-        while new:
-            self._stop_these(new)
+        for calls in self._calls:
+            self._stop_these(calls)
             # An exiting thread that goes and a new one that comes leave the count as it was: then only a list tells.
-            new = self.seize() if self._ignored or self.process.thread_count() != len(self.registers) else []
+            if calls is self._calls[-1] and (self._ignored or self.process.thread_count() != len(self.registers)):
+                new = self.seize()
+                if new:
+                    self._calls.append(StopCalls(new))
         self.check_budget()
 
     def busy_count(self) -> int:
@@ -101,35 +113,86 @@ class StopWindow:
 
     def release(self) -> None:
         """Let every thread go, the busy ones first; what it took is in `stop_us`."""
-        for tid in sorted(self.registers, key=self._is_asleep):  # a stable sort: the order of stopping is kept
-            try:
-                detach(tid, self._signals[tid])
-            except OSError:
-                pass  # killed while stopped
+        late = self._not_seen()
+        for calls in self._calls:
+            calls.let_go(self._signals, late)
         self.stop_us = self._elapsed_us() if self._began else 0
-        let_late_threads_go(self.process, [tid for tid in self._seized if tid not in self._signals])
+        for calls in self._calls:
+            calls.note_who_went()
+        let_late_threads_go(self.process, late)
 
-    def _is_asleep(self, tid: int) -> bool:
-        return tid not in self._busy
+    def _not_seen(self) -> list[int]:
+        """The threads seized that have neither stopped nor gone."""
+        if len(self._seized) == len(self.registers) + len(self._gone):
+            return []
+        return [tid for tid in self._seized if tid not in self.registers and tid not in self._gone]
 
-    def _stop_these(self, threads: list[int]) -> None:
-        for tid in threads:
-            try:
-                interrupt(tid)
-            except OSError:
-                pass  # it has exited: the wait says so
-        for tid, status in wait_for_each(threads, self._deadline):
-            self._signals[tid] = 0 if status is None else signal_of(status)
-            if self._signals[tid]:
-                self._began = self._seizing_since  # this thread may have waited for us since it was seized
-            if status is not None and os.WIFSTOPPED(status):
-                try:
-                    self.registers[tid] = stopped_registers(tid, self._buffer)
-                except OSError:
-                    pass  # killed while stopped
-        self._late = [tid for tid in threads if tid not in self._signals]
-        if self._late:
+    def _stop_these(self, calls: StopCalls) -> None:
+        calls.interrupt()
+        if not in_turns(len(calls.threads), lambda first, end: self._take(calls, first, end), self._deadline):
+            self._late = self._not_seen()
             raise BudgetExceeded(self._elapsed_us(), self._late)
+
+    def _take(self, calls: StopCalls, first: int, end: int) -> int:
+        """Take the threads from index `first` up to `end` that have stopped or gone, up to the first that has not; its
+        index, or `end`.
+        """
+        while first < end:
+            piece = min(end, first + _PIECE)
+            reached = calls.look(first, piece)
+            self._take_stopped(calls, first, reached)
+            if reached < piece:
+                tid = calls.threads[reached]
+                if tid in self._seized and (calls.nothing_yet(reached) or not self._take_other(tid)):
+                    return reached
+                reached += 1
+            first = reached
+        return end
+
+    def _take_stopped(self, calls: StopCalls, first: int, end: int) -> None:
+        """Take threads that have stopped as they were asked to."""
+        held, threads = calls.registers(first, end), calls.threads[first:end]
+        for index, tid in enumerate(threads):
+            self.registers[tid] = held[index * arch.REGISTER_BYTES : (index + 1) * arch.REGISTER_BYTES]
+        if arch.may_show_interruption(held):
+            for tid in threads:
+                if arch.shows_interruption(self.registers[tid]):
+                    self._take_registers(tid)
+
+    def _take_other(self, tid: int) -> bool:
+        """Take a thread to which something else may have happened; False when nothing has yet."""
+        try:
+            status = wait_now(tid)
+        except ChildProcessError:
+            self._gone.add(tid)
+            return True
+        if status is None:
+            return False
+        if not os.WIFSTOPPED(status):
+            self._gone.add(tid)
+            return True
+        if signal_of(status):
+            self._signals[tid] = signal_of(status)
+            self._began = self._seizing_since  # this thread may have waited for us since it was seized
+        self._take_registers(tid)
+        return True
+
+    def _take_registers(self, tid: int) -> None:
+        try:
+            self.registers[tid] = stopped_registers(tid, self._buffer)
+        except OSError:  # killed while stopped
+            self.registers.pop(tid, None)
+            self._gone.add(tid)
+
+    def rehearse(self) -> None:
+        """Go through all of a stop with a thread that cannot be: what is done for the first time takes longer.
+
+        Of the stop of a program of one thread, that was a third.
+        """
+        self._seized.add(_NOBODY)
+        self.stop([_NOBODY])
+        self._take_stopped(self._calls[-1], 0, 1)
+        self.release()
 
     def _elapsed_us(self) -> int:
         return int((time.monotonic() - self._began) * 1e6)
@@ -150,19 +213,6 @@ class _Nobody(Process):
         return 0
 
 
-def _rehearse() -> None:
-    """Go through all of a stop with a thread that cannot be: what is done for the first time takes longer.
-
-    Of the stop of a program of one thread, that was a third.
-    """
-    window = StopWindow(_Nobody(), READY)
-    window.stop([_NOBODY])
-    with contextlib.suppress(OSError):
-        stopped_registers(_NOBODY, register_buffer())
-    window.registers[_NOBODY] = b""
-    window.release()
-
-
 @contextlib.contextmanager
 def stopped(process: Process, budget: float) -> Iterator[StopWindow]:
     """All threads of `process` stopped while the block runs, for at most `budget` seconds before it is entered.
@@ -174,7 +224,7 @@ def stopped(process: Process, budget: float) -> Iterator[StopWindow]:
     with armed(READY), child_signals_held(), undisturbed(window.busy_count(), window.real_time_priority):
         given_up: list[BudgetExceeded] = []
         try:
-            _rehearse()
+            StopWindow(_Nobody(), READY).rehearse()
             window.stop(window.seize())
             if not window.registers:
                 raise LivepatchError("process_gone", "process %d has exited" % process.pid)

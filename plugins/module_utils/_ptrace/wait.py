@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import os
 import signal
 import time
-from typing import Iterator
+from typing import Callable, Iterator
 
 from .ptrace_requests import wait_now
 
@@ -54,33 +55,33 @@ def wait_until(tid: int, deadline: float) -> int | None:
         signal.sigtimedwait({signal.SIGCHLD}, min(left, _LONGEST_SLEEP))
 
 
-def wait_for_each(threads: list[int], deadline: float) -> Iterator[tuple[int, int | None]]:
-    """Each of many tracees with its next wait status, None for one that is gone; one that is late is left out.
+def in_turns(count: int, take: Callable[[int, int], int], deadline: float) -> bool:
+    """Call `take` until it has got through all of the indices below `count`, each once; False when that is not so by
+    `deadline` (time.monotonic seconds).
 
-    Asked for in turns, with a short sleep in between, and not at every SIGCHLD: 1000 threads that come to their stops
-    would wake us 1000 times, which took half as long again as the stops themselves.
+    `take` is given the first index and the end of those that are left in one piece; it returns the first that it could
+    not take yet, or the end. Asked in turns, with a short sleep in between, and not at every SIGCHLD: 1000 threads that
+    come to their stops would wake us 1000 times, which took half as long again as the stops themselves.
     """
-    waiting, pause, began = threads, _SHORTEST_SLEEP, time.monotonic()
-    while waiting:
-        late = []
-        for index, tid in enumerate(waiting):
-            try:
-                status = wait_now(tid)
-            except ChildProcessError:
-                yield tid, None
-                continue
-            if status is None:
-                # Asked again after the others: of a process that is dying, the leader ends when all others were seen.
-                late = [*waiting[index + 1 :], tid]
-                break
-            yield tid, status
-        if len(late) == len(waiting):
-            now = time.monotonic()
-            if now >= deadline:
-                return
-            if now < began + _AT_ONCE:
-                os.sched_yield()
-            else:
-                time.sleep(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
-        waiting = late
+    left = collections.deque([(0, count)])
+    pause, began = _SHORTEST_SLEEP, time.monotonic()
+    while left:
+        first, end = left.popleft()
+        reached = take(first, end)
+        if reached == end:
+            continue
+        # Asked again after the others: of a process that is dying, the leader ends when all others were seen.
+        if reached + 1 < end:
+            left.append((reached + 1, end))
+        left.append((reached, reached + 1))
+        if reached > first:
+            continue
+        now = time.monotonic()
+        if now >= deadline:
+            return False
+        if now < began + _AT_ONCE:
+            os.sched_yield()
+        else:
+            time.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+    return True

@@ -23,7 +23,7 @@ PC_AT, SP_AT, RESULT_AT, CALL_AT, THREAD_AT = (
     _PLACE.get(name, 0) for name in ("rip", "rsp", "rax", "orig_rax", "fs_base")
 )
 
-SYSCALLS = {"mmap": 9, "munmap": 11, "close": 3, "memfd_create": 319}
+SYSCALLS = {"mmap": 9, "munmap": 11, "close": 3, "memfd_create": 319, "ptrace": 101, "waitid": 247, "getpid": 39}
 _SIGNAL_RETURN_CALL = 15
 # The red zone: a leaf function's data may lie this far below the stack pointer (System V ABI AMD64, 3.2.2).
 RED_ZONE = 128
@@ -100,6 +100,11 @@ def slept_for_others(registers: bytes) -> bool:
 def shows_interruption(registers: bytes) -> bool:
     """True when the program would see EINTR only because it was stopped."""
     return registers[RESULT_AT : RESULT_AT + 8] == _INTERRUPTED and registers[CALL_AT : CALL_AT + 8] in _CALLS_AGAIN
+
+
+def may_show_interruption(registers: bytes) -> bool:
+    """False when none of the threads whose registers these are would see EINTR only because it was stopped."""
+    return _INTERRUPTED in registers
 
 
 def hide_interruption(registers: bytes) -> bytes:

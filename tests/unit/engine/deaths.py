@@ -5,12 +5,13 @@
 
 A point is the instant before, and that after, each ptrace request and each write to the server's memory or to a
 memfd, and the instant after each wait that found something. What counts them is put around the primitives in a child
-of the test's own; the product knows nothing of it.
+of the test's own; the product knows nothing of it. Calls made in a batch are made one by one for it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import mmap
 import os
 import signal
@@ -23,7 +24,8 @@ from patching import Running, compile_program, shared
 from snapshots import descriptors
 
 from module_utils._engine.outcome import Report
-from module_utils._ptrace import ptrace_requests
+from module_utils._ptrace import call_batch, ptrace_requests
+from module_utils._ptrace import x86_64 as arch
 
 CLIENTS = 4
 # How long a tool that is halted stands still, seconds.
@@ -240,7 +242,17 @@ class Tool:
 
             return call
 
+        def one_of_a_batch(number: int, *arguments: int) -> int:
+            if number == arch.SYSCALLS["ptrace"]:
+                return int(touching(make_call)(number, *arguments))
+            result = make_call(number, *arguments)
+            if number == arch.SYSCALLS["waitid"] and ctypes.c_int.from_address(arguments[2]).value:
+                touch()
+            return result
+
+        make_call = call_batch.make_call
         try:
+            call_batch.make_call, call_batch._loop = one_of_a_batch, lambda: None
             ptrace_requests.ptrace = touching(ptrace_requests.ptrace)
             os.pwrite = touching(os.pwrite)
             os.waitid, os.waitpid = waiting(os.waitid), waiting(os.waitpid)

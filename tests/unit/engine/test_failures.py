@@ -26,7 +26,8 @@ from module_utils._patch.content import Patch
 from module_utils._process.memory import Memory
 from module_utils._process.process import Process
 from module_utils._process.selection import Selection
-from module_utils._ptrace import stop_all_threads
+from module_utils._ptrace import call_batch, stop_all_threads
+from module_utils._ptrace.ptrace_requests import PTRACE_INTERRUPT
 
 PROGRAM = r"""
 #include <pthread.h>
@@ -296,19 +297,21 @@ def test_the_process_is_killed_while_it_is_stopped(
 ) -> None:
     """Killed between two threads' interrupts: the leader ends only when all others were seen to; process_gone soon."""
     program, patch = made
-    interrupt = stop_all_threads.interrupt
+    make_call = call_batch.make_call
     asked: list[int] = []
     with Running(program) as running:
         chosen = Selection(pids=(running.pid,))
         assert only(load_patch(patch, chosen, forms=("jump",))).error is None
 
-        def killing(tid: int) -> None:
-            asked.extend({tid} - {stop_all_threads._NOBODY})
-            if len(asked) == at:
-                os.kill(running.pid, signal.SIGKILL)
-            interrupt(tid)
+        def killing(number: int, *arguments: int) -> int:
+            if arguments[0] == PTRACE_INTERRUPT and arguments[1] != stop_all_threads._NOBODY:
+                asked.append(arguments[1])
+                if len(asked) == at:
+                    os.kill(running.pid, signal.SIGKILL)
+            return make_call(number, *arguments)
 
-        monkeypatch.setattr(stop_all_threads, "interrupt", killing)
+        monkeypatch.setattr(call_batch, "make_call", killing)
+        monkeypatch.setattr(call_batch, "_loop", lambda: None)
         began = time.monotonic()
         outcome = only(activate_patch("fix", chosen, Limits(max_stop=5.0, timeout=10.0)))
         assert outcome.error is not None
