@@ -20,6 +20,9 @@ from typing import Iterable, Iterator
 _MOST_LITERALS = 12
 # So many ranges in such a window are told apart by the expression, more only after it.
 _MOST_PLACES = 16
+# After so many words that have the upper six bytes only, the lower two are looked at by the expression, too: to compile
+# it then takes six times as long, which a process with little memory is not worth.
+_MOST_MISLED = 100
 
 
 class Addresses:
@@ -34,15 +37,18 @@ class Addresses:
                 merged.append([start, end])
         self._starts = [start for start, _end in merged]
         self._ends = [end for _start, end in merged]
-        self._patterns: list[re.Pattern[bytes]] | None = None
+        self._patterns: list[re.Pattern[bytes]] = []
+        self._misled = 0
+        self._is_prepared = False
 
     def __bool__(self) -> bool:
         return bool(self._starts)
 
-    def prepare(self) -> list[re.Pattern[bytes]]:
-        """Do what the first search would do before it begins: 60 us for each 64 KiB in which addresses lie."""
-        self._patterns = _patterns(zip(self._starts, self._ends))
-        return self._patterns
+    def prepare(self) -> None:
+        """Do what the first search would do before it begins, and what others may do later, for much memory: 60 us for
+        each 64 KiB in which addresses lie.
+        """
+        self._patterns, self._is_prepared = _patterns(zip(self._starts, self._ends), True), True
 
     def hold(self, address: int) -> bool:
         """True when an address lies in one of the ranges."""
@@ -80,14 +86,20 @@ class Addresses:
 
     def _words(self, data: bytes | bytearray, end: int) -> Iterator[tuple[int, int]]:
         """(offset, word) of the words among the first `end` of these bytes, at any alignment, that are addresses."""
-        for pattern in self._patterns or self.prepare():
+        if not self._patterns:
+            self._patterns = _patterns(zip(self._starts, self._ends), False)
+        for pattern in self._patterns:
             found = pattern.search(data, 2, end)
             while found:
                 at = found.start() - 2
                 word = int.from_bytes(data[at : at + 8], "little")
                 if self.hold(word):
                     yield at, word
+                else:
+                    self._misled += 1
                 found = pattern.search(data, at + 3, end)
+        if self._misled > _MOST_MISLED and not self._is_prepared:
+            self.prepare()
 
 
 @functools.lru_cache(maxsize=16)
@@ -98,8 +110,8 @@ def addresses(ranges: tuple[tuple[int, int], ...]) -> Addresses:
     return made
 
 
-def _patterns(ranges: Iterable[tuple[int, int]]) -> list[re.Pattern[bytes]]:
-    """What finds bytes 2 to 7 of the words in these ranges, and mostly looks back at the two before, too."""
+def _patterns(ranges: Iterable[tuple[int, int]], look_back: bool) -> list[re.Pattern[bytes]]:
+    """What finds bytes 2 to 7 of the words in these ranges, and mostly may `look_back` at the two before, too."""
     windows: dict[int, dict[int, list[tuple[int, int]]]] = {}  # bytes 3 to 7 -> byte 2 -> first and last of the rest
     for start, end in ranges:
         for window in range(start >> 16, (end - 1 >> 16) + 1):
@@ -111,7 +123,8 @@ def _patterns(ranges: Iterable[tuple[int, int]]) -> list[re.Pattern[bytes]]:
         if len(lowest) > _MOST_LITERALS:
             found.append(b"[" + b"".join(re.escape(bytes([byte])) for byte in sorted(lowest)) + b"]" + tail)
         else:
-            found += [re.escape(bytes([byte])) + tail + _before(places) for byte, places in sorted(lowest.items())]
+            for byte, places in sorted(lowest.items()):
+                found.append(re.escape(bytes([byte])) + tail + (_before(places) if look_back else b""))
     return [re.compile(source, re.DOTALL) for source in found]
 
 

@@ -17,7 +17,7 @@ from .._process.maps import Mapping, mapping_at
 from .._process.pages import PAGE, held_pages, is_devices
 from .._process.process import Process
 from .._ptrace import x86_64 as arch
-from .find_addresses import Addresses, addresses
+from .find_addresses import Addresses
 from .thread_stacks import ThreadStacks, ended_stack
 from .threads_inside import Inside, StackTop
 
@@ -42,7 +42,7 @@ class MemoryScan:
         self._process = process
         self._memory = process.memory
         self._own = own
-        self._wanted, self._interrupted = addresses(tuple(ranges)), Addresses(tuple(saved))
+        self._wanted, self._interrupted = Addresses(tuple(ranges)), Addresses(tuple(saved))
         self._any_saved = bool(saved)
         self._stacks = ThreadStacks(process.memory)
 

@@ -20,7 +20,7 @@ from .._ptrace import x86_64 as arch
 from .._ptrace.attach import runs_no_code
 from .._ptrace.hold_one_thread import held_thread
 from .._ptrace.stop_all_threads import BudgetExceeded, stopped
-from .find_addresses import Addresses, addresses
+from .find_addresses import Addresses
 from .stacks_at_once import not_sure
 
 # A stack is read in pieces of this size, bytes, and no further than this.
@@ -102,7 +102,7 @@ def anyone_inside(process: Process, ranges: list[tuple[int, int]], timeout: floa
     """
     looked: set[int] = set()
     chase_until = 0.0
-    looks, wanted = Looks(), addresses(tuple(ranges))
+    looks, wanted = Looks(), Addresses(tuple(ranges))
     while True:
         new = [tid for tid in process.threads() if tid not in looked]
         if not new:

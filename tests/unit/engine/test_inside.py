@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import time
+from typing import Iterator
 
 import pytest
 from hypothesis import example, given
@@ -33,7 +34,8 @@ def test_same_as_looking_at_every_byte(
         for at, word in words.items()
         if start <= word < start + size and (word >= 1 << 32 or (place + at) % 8 == 0)
     ]
-    assert sorted(word for _place, word in Addresses(tuple(ranges)).among(data, place)) == sorted(inside)
+    for found in _found(ranges, data, place):
+        assert sorted(word for _place, word in found) == sorted(inside)
 
 
 @given(
@@ -60,7 +62,21 @@ def test_several_ranges_near_each_other(
         for place, word in found.items()
         if (word >= 1 << 32 or place % 8 == 0) and any(first <= word < last for first, last in ranges)
     }
-    assert dict(Addresses(tuple(ranges)).among(data)) == inside
+    for words_found in _found(ranges, data, 0):
+        assert dict(words_found) == inside
+
+
+def _found(ranges: list[tuple[int, int]], data: bytes, place: int) -> Iterator[list[tuple[int, int]]]:
+    """What is found by who was not prepared, by who was, and by who became so when much misled it."""
+    simple, prepared, misled = (Addresses(tuple(ranges)) for _index in range(3))
+    yield list(simple.among(data, place))
+    prepared.prepare()
+    yield list(prepared.among(data, place))
+    other = next(word for word in range(ranges[0][0] & -65536, 1 << 64) if not misled.hold(word))
+    list(misled.among((other.to_bytes(8, "little") + b"\xff") * 200))
+    if other >> 16 == ranges[0][0] >> 16:
+        assert misled._is_prepared
+    yield list(misled.among(data, place))
 
 
 @pytest.mark.parametrize("start", [0x401136, 0x55500000FFF8])
