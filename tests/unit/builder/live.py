@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Sequence
 
 from patching import Running
-from reports import well
+from reports import only, well
 
 from module_utils._engine.activate import Limits
 from module_utils._engine.operations import activate_patch, deactivate_patch, load_patch
@@ -17,6 +18,22 @@ from module_utils._process.selection import Selection
 
 LIMITS = Limits(0.1, 10)
 QUESTIONS = [str(number) for number in (*range(-3, 12), 99, 100, 101, 4241, -70000, 1 << 33)]
+
+
+STARTS = 5
+
+
+def running_with_room(program: Path, patch: Patch) -> Running:
+    """A program, started again a few times where it has something at the only place that a tiny function's bytes name:
+    what is mapped where is chance (address space randomization), and the refusal is right then.
+    """
+    for _start in range(1, STARTS):
+        process = Running(program)
+        error = only(load_patch(patch, Selection(pids=(process.pid,)), pretend=True)).error
+        if error is None or error["code"] != "function_too_short":
+            return process
+        process.kill()
+    return Running(program)
 
 
 def put_in(process: Running, patch: Patch) -> Selection:

@@ -17,7 +17,7 @@ import pytest
 from cases import Case
 from code_cases import CODE_CASES, COPIES
 from constant_cases import CONSTANT_CASES, VERSION_CASE
-from live import answers_like
+from live import answers_like, running_with_room
 from patching import Running
 from projects import Project, addresses, functions, project, replaced
 from ways import MAIN, PLAIN, WAYS, Way
@@ -59,7 +59,7 @@ def made(folder: Path, case: Case, way: Way, **options: object) -> Project:
 def answers_like_the_new(one: Project, command: str, asked: list[str], name: str = "prog") -> None:
     """Patch the original program while it runs, compare it with the new one, and take the patch out again."""
     patch = one.patch()
-    with Running(one.deployed(name)) as process, Running(one.built(True, name, command)) as new:
+    with running_with_room(one.deployed(name), patch) as process, Running(one.built(True, name, command)) as new:
         answers_like(process, new, patch, asked)
 
 
