@@ -126,15 +126,16 @@ def make_call(number: int, *arguments: int) -> int:
 @functools.lru_cache(maxsize=None)
 def _loop() -> Callable[[int, int], int] | None:
     """The loop, mapped from a file in memory that only we have; None where that may not be executed."""
+    descriptor = -1
     try:
         descriptor = os.memfd_create("call-batch", os.MFD_CLOEXEC)
+        whole = os.write(descriptor, _LOOP) == len(_LOOP)
+        address = _libc.mmap(None, len(_LOOP), _PROT_READ_EXEC, _MAP_PRIVATE, descriptor, 0) if whole else _MAP_FAILED
     except OSError:
         return None
-    try:
-        os.write(descriptor, _LOOP)
-        address = _libc.mmap(None, len(_LOOP), _PROT_READ_EXEC, _MAP_PRIVATE, descriptor, 0)
     finally:
-        os.close(descriptor)
+        if descriptor >= 0:
+            os.close(descriptor)
     if address == _MAP_FAILED:
         return None
     return ctypes.CFUNCTYPE(ctypes.c_long, ctypes.c_long, ctypes.c_long)(address)

@@ -64,8 +64,8 @@ class StopWindow:
         self._late: list[int] = []
         self._buffer = register_buffer()
         # Before anybody is seized: who then takes a signal waits for us.
-        asleep_first = sorted(self._stats, key=self._busy.__contains__)
-        self._calls = [StopCalls(asleep_first, len(self._busy))]
+        self._known = sorted(self._stats, key=self._busy.__contains__)
+        self._calls = [StopCalls(self._known, len(self._busy))]
         self._seizing_since = self._began = self._deadline = 0.0
 
     def seize(self) -> list[int]:
@@ -79,17 +79,17 @@ class StopWindow:
             if tid in known:
                 continue
             if seize_thread(self.process, tid, stat=self._stats.get(tid)):
+                self._seized.add(tid)
                 new.append(tid)
             else:
                 self._ignored.add(tid)
-        self._seized.update(new)
         return new
 
     def stop(self, first: list[int]) -> None:
         """Stop these threads, the busy ones last, and all that appear meanwhile. Raises BudgetExceeded."""
         unexpected = [tid for tid in first if tid not in self._stats]
-        if unexpected:
-            self._calls.append(StopCalls(unexpected))
+        if unexpected:  # with the others: where the process dies, or becomes another program, all wait for each other
+            self._calls = [StopCalls(unexpected + self._known, len(self._busy))]
         arm(self._budget)
         self._began = time.monotonic()
         self._deadline = self._began + self._budget
@@ -113,18 +113,15 @@ class StopWindow:
 
     def release(self) -> None:
         """Let every thread go, the busy ones first; what it took is in `stop_us`."""
-        late = self._not_seen()
         for calls in self._calls:
-            calls.let_go(self._signals, late)
+            calls.let_go(self._signals, self.registers)
         self.stop_us = self._elapsed_us() if self._began else 0
         for calls in self._calls:
             calls.note_who_went()
-        let_late_threads_go(self.process, late)
+        let_late_threads_go(self.process, self._not_seen())
 
     def _not_seen(self) -> list[int]:
         """The threads seized that have neither stopped nor gone."""
-        if len(self._seized) == len(self.registers) + len(self._gone):
-            return []
         return [tid for tid in self._seized if tid not in self.registers and tid not in self._gone]
 
     def _stop_these(self, calls: StopCalls) -> None:

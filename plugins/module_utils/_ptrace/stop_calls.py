@@ -13,7 +13,7 @@ import array
 import ctypes
 import os
 import signal
-from typing import Iterable, Sequence
+from typing import Sequence
 
 from . import x86_64 as arch
 from .call_batch import CallBatch
@@ -72,14 +72,15 @@ class StopCalls:
         """The NT_PRSTATUS bytes of threads that look() has got past, one behind the other."""
         return bytes(memoryview(self._registers)[first * arch.REGISTER_BYTES : end * arch.REGISTER_BYTES])
 
-    def let_go(self, signals: dict[int, int], never: Iterable[int]) -> None:
-        """Let all threads go, with a signal those that are to get one; `never`: who has not stopped, or not yet."""
+    def let_go(self, signals: dict[int, int], held: dict[int, bytes]) -> None:
+        """Let those threads go that are in `held`, with a signal those that are to get one. Nobody else: who was not
+        seen to stop may have stopped since, for a signal that would be lost.
+        """
         for tid, number in signals.items():
             if tid in self._released:
                 self._releases.set_call(self._released[tid], _PTRACE, PTRACE_DETACH, tid, 0, number)
-        for tid in never:
-            if tid in self._released:
-                self._releases.set_call(self._released[tid], _GETPID)
+        for tid in self._released.keys() - held.keys():
+            self._releases.set_call(self._released[tid], _GETPID)
         self._releases.run_all()
 
     def note_who_went(self) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
@@ -28,6 +29,8 @@ from module_utils._process.process import Process
 from module_utils._process.selection import Selection
 from module_utils._ptrace import call_batch, stop_all_threads
 from module_utils._ptrace.ptrace_requests import PTRACE_INTERRUPT
+from module_utils._ptrace.tracer import as_tracer
+from module_utils._ptrace.wait import child_signals_held
 
 PROGRAM = r"""
 #include <pthread.h>
@@ -317,6 +320,43 @@ def test_the_process_is_killed_while_it_is_stopped(
         assert outcome.error is not None
         assert outcome.error["code"] == "process_gone"
         assert time.monotonic() - began < 4
+
+
+BREEDER = r"""
+#include <pthread.h>
+#include <stdio.h>
+#include <unistd.h>
+static void *sleeps(void *nothing) { for (;;) pause(); }
+int main(void) {
+    char line[9];
+    pthread_t one;
+    setvbuf(stdout, 0, _IOLBF, 0);
+    puts("ready");
+    while (fgets(line, sizeof line, stdin)) { pthread_create(&one, 0, sleeps, 0); puts("born"); }
+}
+"""
+
+
+def test_the_process_is_killed_when_a_thread_was_born_before_the_stop(tmp_path: Path) -> None:
+    """A thread that came after the others were listed is waited for with them: the leader ends when all were seen."""
+    with Running(compile_program(tmp_path, "breeder", BREEDER)) as running, Process(running.pid) as process:
+        assert running.ask("one") == "born"
+
+        def stop() -> float:
+            with child_signals_held():
+                window = stop_all_threads.StopWindow(process, 5.0)
+                assert running.ask("another") == "born"
+                seized = window.seize()
+                assert len(seized) == 3
+                os.kill(running.pid, signal.SIGKILL)
+                began = time.monotonic()
+                with contextlib.suppress(LivepatchError):
+                    window.stop(seized)
+                window.release()
+                assert window.registers == {}
+                return time.monotonic() - began
+
+        assert as_tracer(stop) < 2.5
 
 
 def test_unloaded_when_the_child_that_did_it_dies(made: tuple[Path, Patch], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,9 @@ from patching import Running, compile_program
 from programs import Sender, call_in_each_thread, stop_all
 from snapshots import states, tracers
 
+from module_utils._errors import LivepatchError
 from module_utils._process.process import Process
+from module_utils._ptrace.ptrace_requests import seize
 from module_utils._ptrace.stop_all_threads import StopWindow
 from module_utils._ptrace.tracer import as_tracer
 from module_utils._ptrace.wait import child_signals_held
@@ -89,6 +91,31 @@ def _die_while_stopped(process: Process) -> None:
         window = StopWindow(process, 5.0)
         window.stop(window.seize())
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_no_signal_is_lost_where_another_tracer_is_in_the_way(program: Path) -> None:
+    """One thread is somebody else's: the others, seized by then, are let go with what they were about to take."""
+    with Running(program) as running, Process(running.pid) as process:
+        incoming, outgoing = os.pipe()
+        other = os.fork()
+        if not other:
+            try:
+                seize(max(process.threads()))
+                os.write(outgoing, b"!")
+                signal.pause()
+            finally:
+                os._exit(99)
+        assert os.read(incoming, 1) == b"!"
+        with Sender(running.pid) as sender:
+            for _turn in range(200):
+                with pytest.raises(LivepatchError, match="is being traced"):
+                    stop_all(process)
+        os.kill(other, signal.SIGKILL)
+        os.waitpid(other, 0)
+        os.close(incoming)
+        os.close(outgoing)
+        assert sender.count > 500
+        assert running.ask("?") == "%d %d" % (sender.count, sender.sum)
 
 
 def test_a_stopped_program_stays_stopped(program: Path) -> None:
