@@ -129,8 +129,9 @@ def _loop() -> Callable[[int, int], int] | None:
     descriptor = -1
     try:
         descriptor = os.memfd_create("call-batch", os.MFD_CLOEXEC)
-        whole = os.write(descriptor, _LOOP) == len(_LOOP)
-        address = _libc.mmap(None, len(_LOOP), _PROT_READ_EXEC, _MAP_PRIVATE, descriptor, 0) if whole else _MAP_FAILED
+        if os.write(descriptor, _LOOP) != len(_LOOP):
+            return None
+        address = _libc.mmap(None, len(_LOOP), _PROT_READ_EXEC, _MAP_PRIVATE, descriptor, 0)
     except OSError:
         return None
     finally:
