@@ -16,11 +16,13 @@ endif
 STEP := @tools/step
 SCRIPTS := .ci/run tests/fleet tests/testbed/host-init tests/molecule/image tests/vagrant/box $(filter-out %.py,$(wildcard tools/* demo/run tests/*/run))
 
-# In the order in which make test runs them: what fails soonest comes first. What only reads the sources goes two at a time.
+# In the order in which make test runs them: what fails soonest comes first. What reads the sources, and what builds
+# other programs beside it, goes two at a time.
 LINTS := ruff ruff-format mypy shellcheck changelog ansible-lint docs-lint
 READERS := $(LINTS) sanity galaxy-import
-RUNNERS := units testbed integration fleet-rollout test-alone test-demo test-redis test-corpus
-TESTS := $(READERS) $(RUNNERS)
+BESIDE := $(READERS) test-corpus
+RUNNERS := units testbed integration fleet-rollout test-alone test-demo test-redis
+TESTS := $(BESIDE) $(RUNNERS)
 
 # What takes long, each by itself.
 LONGER := cases corpus deaths differential endurance fleet fleet-whole fuzz interrupted molecule report-browser vagrant
@@ -33,7 +35,7 @@ help: ## say what there is
 
 test: ready ## everything that has to pass, and a closing line that counts it
 	@tools/summary --begin
-	@$(MAKE) TWO_AT_ONCE=1 -j2 --output-sync=target $(READERS) && $(MAKE) $(RUNNERS); status=$$?; tools/summary; exit $$status
+	@$(MAKE) TWO_AT_ONCE=1 -j2 --output-sync=target $(BESIDE) && $(MAKE) $(RUNNERS); status=$$?; tools/summary; exit $$status
 
 demo: ready ## three hosts, a faulty server, a patch rolled out under load and taken out again
 	@tools/runnable demo/run
