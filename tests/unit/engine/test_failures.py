@@ -91,14 +91,16 @@ def test_each_write_fails_once(
 ) -> None:
     """The n-th write to the program's memory fails, for every n of every operation, in three ways."""
     program, patch = made
-    left = shared(1)
+    left = shared(3)  # writes to go, who made the one that failed, whether somebody else then did it all again
     write = Memory.write
 
     def failing(memory: Memory, address: int, data: bytes) -> None:
         left[0] -= 1
         if left[0]:
+            left[2] = left[2] or (left[0] < 0 and left[1] != os.getpid())
             write(memory, address, data)
             return
+        left[1] = os.getpid()
         if kind == "broken":
             raise OSError(12, "no memory")
         if kind == "half done":
@@ -113,11 +115,14 @@ def test_each_write_fails_once(
             before = snapshot(running.pid)
             failures = 0
             while True:
-                left[0] = failures + 1
+                left[0], left[2] = failures + 1, 0
                 outcome = only(step())
                 assert running.alive()
                 if left[0] > 0:  # it made fewer writes: none has failed
                     break
+                if left[2] and outcome.error is None and name in ("load", "unload"):
+                    failures += 1
+                    break  # on a busy machine the child was late, was killed, and another has done it
                 failures += 1
                 if outcome.error is None or outcome.state == {"activate": "active", "deactivate": "loaded"}.get(name):
                     # The last write only notes in the header what was done: all is as it was asked to be.
