@@ -9,7 +9,7 @@ a function even: two builds of one library often have them. So bytes alone never
 
 from __future__ import annotations
 
-from typing import Callable, NamedTuple
+from typing import Callable
 
 from .._elf.build_id import build_id_notes, notes_build_id
 from .._errors import LivepatchError
@@ -32,21 +32,12 @@ def _object_of(memory: Memory, mappings: list[Mapping], region: Region) -> Mappe
     return found if found is not None and found.build_id == region.patch["build_id"] else None
 
 
-class StillThere(NamedTuple):
-    """What was found to be there: `pieces` of memory, address and content, that say so for as long as they are the
-    same; and what looks at them one by one, and raises LivepatchError object_modified.
-    """
-
-    pieces: tuple[tuple[int, bytes], ...]
-    check: Callable[[], None]
-
-
-def check_there(process: Process, regions: list[Region]) -> StillThere:
+def check_there(process: Process, regions: list[Region]) -> Callable[[], None]:
     """What these regions were made for is still there, and what they are to change is a part of it, and the process's
     own: to be asked right before writing, for no lock keeps it so.
 
-    What is returned is for asking once more, while all threads stand still: for the notes with the build-ids alone.
-    Raises LivepatchError object_modified, patch_unsupported.
+    What is returned asks once more, while all threads stand still: for the notes with the build-ids alone, 3 us an
+    object. Both raise LivepatchError object_modified, this patch_unsupported, too.
     """
     mappings = process.maps()
     notes = []
@@ -70,7 +61,7 @@ def check_there(process: Process, regions: list[Region]) -> StillThere:
             if not same:
                 raise _closed(process, region)
 
-    return StillThere(tuple((address, expected) for _region, address, expected in notes), check_again)
+    return check_again
 
 
 def _closed(process: Process, region: Region) -> LivepatchError:

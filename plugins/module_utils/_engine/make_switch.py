@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from typing import Callable
 
 from .._errors import LivepatchError
-from .._process.memory import Memory, read_pieces
+from .._process.memory import Memory
 from .._process.process import Process
 from .._ptrace.stop_all_threads import BudgetExceeded, stopped
 from .._ptrace.tracer import as_tracer
-from .bindings import StillThere
 from .explain_inside import busy
 from .find_addresses import addresses
 from .memory_inside import MemoryScan
@@ -74,18 +73,17 @@ def switch_stopped(
     quiet: CodeLeft | None,
     max_stop: float,
     timeout: float,
-    prove: Callable[[], StillThere],
+    prove: Callable[[], Callable[[], None]],
     spares: Callable[[bytes, Inside], bool] | None = None,
 ) -> tuple[int, int]:
     """Make all writes in one stop of all threads; (longest stop in microseconds, attempts).
 
     Nobody may be in the ranges [start, end) of `forbidden`, the bytes that are overwritten, or in `quiet`, the code
     that is left, unless that is None; while somebody is in `quiet`, nobody else is kept stopped. `max_stop` and
-    `timeout` are seconds. `prove` is called before each attempt, while all run, and what it returns is looked at in the
-    stop; both raise where the places are not any more what they were. `spares`: asked of the registers of a thread that
-    seems to be inside, true where it is known that it is not. Raises LivepatchError stop_budget_exceeded or
-    function_busy when no attempt until `timeout` succeeded, and as Memory.write does; then every byte is as it was and
-    all threads run.
+    `timeout` are seconds. `prove` is called before each attempt, while all run, and what it returns in the stop; both
+    raise where the places are not any more what they were. `spares`: asked of the registers of a thread that seems to
+    be inside, true where it is known that it is not. Raises LivepatchError stop_budget_exceeded or function_busy when
+    no attempt until `timeout` succeeded, and as Memory.write does; then every byte is as it was and all threads run.
     """
     _check(process.memory, writes, str(process))
     end = time.monotonic() + timeout
@@ -94,11 +92,11 @@ def switch_stopped(
     while True:
         attempts += 1
         inside = attempt.look() if quiet else None
-        there = prove()
+        check_again = prove()
         stop_us, exceeded = 0, None
         if inside is None:
             try:
-                inside, stop_us = as_tracer(lambda: attempt.switch(there))  # noqa: B023 (called before the next one)
+                inside, stop_us = as_tracer(lambda: attempt.switch(check_again))  # noqa: B023 (called before the next one)
             except BudgetExceeded as error:
                 exceeded, stop_us = error, error.stop_us
             longest = max(longest, stop_us)
@@ -153,21 +151,16 @@ class _Attempt:
         self._scan_again = time.monotonic() - began < self._max_stop * _SCAN_SHARE
         return inside
 
-    def switch(self, there: StillThere) -> tuple[Inside | None, int]:
+    def switch(self, check: Callable[[], None]) -> tuple[Inside | None, int]:
         """Stop, and write unless somebody is where nobody may be; who is, and how long all stood still, microseconds.
 
-        `there`: what must still be there right before writing. Inside as_tracer(). Raises LivepatchError.
+        `check`: called right before writing, and may raise. Inside as_tracer().
         """
         process = self._process
         mappings = process.maps() if self._nowhere else []
-        pieces = [*there.pieces, *((write.address, write.old) for write in self._writes)]
-        places = [word for address, content in pieces for word in (address, len(content))]
-        expected = b"".join(content for _address, content in pieces)
-        room = bytearray(len(expected))
         # Once before the stop, too: what is done for the first time takes longer.
-        there.check()
+        check()
         _check(process.memory, self._writes, str(process))
-        read_pieces(process.pid, places, room)
         with stopped(process, self._max_stop) as window:
             inside = None
             if self._nowhere:
@@ -180,10 +173,8 @@ class _Attempt:
                 tops = [stack_top(registers) for registers in window.registers.values()]
                 inside = self._memory.find(tops, window.check_budget)
             if inside is None:
-                # All by one call; only where that differs, or is too much for one, piece by piece.
-                if not read_pieces(next(iter(window.registers)), places, room) or room != expected:
-                    there.check()
-                    _check(process.memory, self._writes, str(process))
+                check()
+                _check(process.memory, self._writes, str(process))
                 window.check_budget()
                 _write_all(process.memory, self._writes)
         return inside, window.stop_us

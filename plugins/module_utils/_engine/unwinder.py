@@ -39,7 +39,6 @@ from .._ptrace import x86_64 as arch
 from .._ptrace.hold_one_thread import HeldThread
 from .._ptrace.injected_call import injected_calls
 from .._ptrace.tracer import as_tracer
-from .bindings import StillThere
 from .find_addresses import addresses
 from .image import Image
 from .make_switch import Write, switch_stopped
@@ -59,7 +58,6 @@ _LOCKING = (
     "__deregister_frame_info",
     "__deregister_frame",
 )
-_NOTHING_ELSE = StillThere((), lambda: None)
 _LIBRARY, _FIRST_UNKNOWN = "libgcc_s.so", 13
 # As many tables as any program may have registered; the budget for one stop and the pause between looks, seconds.
 _MOST_TABLES, _STOP, _PAUSE = 4096, 0.1, 0.01
@@ -159,7 +157,7 @@ def forget_frames(process: Process, region: Region, end: float) -> int:
             left = max(end - time.monotonic(), 0.0)
             # libgcc is found anew each time, and nobody closes it.
             stop_us, _attempts = switch_stopped(
-                process, writes, locking, None, _STOP, left, lambda: _NOTHING_ELSE, _only_was_there
+                process, writes, locking, None, _STOP, left, lambda: lambda: None, _only_was_there
             )
             return stop_us
         except LivepatchError as error:

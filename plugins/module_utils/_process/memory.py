@@ -23,8 +23,6 @@ def read_pieces(tid: int, pieces: list[int], room: bytearray) -> bool:
     `tid`: a thread that is held, so that it is the one that is meant; `pieces`: address and size of each, at most
     MOST_PIECES. False where not all could be read.
     """
-    if not room:
-        return not pieces
     there = array.array("Q", pieces)
     here = array.array("Q", (ctypes.addressof(ctypes.c_char.from_buffer(room)), len(room)))
     vectors = ctypes.c_void_p(here.buffer_info()[0]), ctypes.c_ulong(1), ctypes.c_void_p(there.buffer_info()[0])

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 from libraries import FIXED, host, library, mapped_at, refused
@@ -15,7 +15,6 @@ from reports import only, well
 
 from module_utils._engine import make_switch
 from module_utils._engine.activate import Limits, activate
-from module_utils._engine.bindings import StillThere
 from module_utils._engine.facts import gather
 from module_utils._engine.operations import activate_patch, deactivate_patch, load_patch, unload_patch
 from module_utils._engine.region import Region, find_region, find_regions
@@ -156,15 +155,15 @@ def test_closed_while_the_tool_waits(
         (site,) = _region(running.pid).sites
         switch, attempts = make_switch._Attempt.switch, [0]
 
-        def other_build_comes(attempt: Any, there: StillThere) -> Any:
+        def other_build_comes(attempt: Any, check: Callable[[], None]) -> Any:
             attempts[0] += 1
             if attempts[0] > 1:
-                return switch(attempt, there)
+                return switch(attempt, check)
             place = mapped_at(running, builds[0])
             assert running.ask("close 0") == "0"
             assert running.ask("open 1 %s" % builds[1]) == "opened"
             assert mapped_at(running, builds[1]) == place
-            return switch(attempt, there) if right_before else (Inside(running.pid, site.address), 1)
+            return switch(attempt, check) if right_before else (Inside(running.pid, site.address), 1)
 
         monkeypatch.setattr(make_switch._Attempt, "switch", other_build_comes)
         limits = Limits(max_stop=2.0, timeout=timeout, consistency="atomic")
