@@ -72,7 +72,7 @@ def _found(ranges: list[tuple[int, int]], data: bytes, place: int) -> Iterator[l
     yield list(simple.among(data, place))
     prepared.prepare()
     yield list(prepared.among(data, place))
-    other = next(word for word in range(ranges[0][0] & -65536, 1 << 64) if not misled.hold(word))
+    other = next((word for word in range(ranges[0][0] & -65536, 1 << 64) if not misled.hold(word)), 0)
     list(misled.among((other.to_bytes(8, "little") + b"\xff") * 200))
     if other >> 16 == ranges[0][0] >> 16:
         assert misled._is_prepared
