@@ -4,8 +4,7 @@
 """System calls made ready beforehand, and then made one right after the other for as long as each does what it should.
 
 A stop makes four calls a thread while threads stand still. Python needs 1 to 3 us for each, as much as the kernel does
-for most of them; a loop of the processor's own instructions needs nothing that can be measured. The stop of one thread
-took 2.3 times as long as in C without it, that of 1000 threads 1.1 times as long.
+for most of them; a loop of the processor's own instructions needs nothing that can be measured.
 
 The loop is in memory that can be executed and never written to. Where the kernel grants none (SELinux's execmem, a
 seccomp filter), each call is made by the C library, with the same outcome.
@@ -16,46 +15,18 @@ from __future__ import annotations
 import array
 import ctypes
 import functools
+import mmap
 import os
 import struct
 from typing import Callable
 
-# loop(first, end): makes the calls from address `first` up to `end`; the address of the first that did not do what it
-# should, or `end`. Each has ten words: its number, six arguments, its result, and where a word must be found after it
-# that equals the last one.
-_LOOP = (
-    b"\xf3\x0f\x1e\xfa"  # endbr64
-    b"\x53"  # push %rbx
-    b"\x55"  # push %rbp
-    b"\x48\x89\xfb"  # mov %rdi,%rbx
-    b"\x48\x89\xf5"  # mov %rsi,%rbp
-    b"\x48\x39\xeb"  # again: cmp %rbp,%rbx
-    b"\x73\x34"  # jae done
-    b"\x48\x8b\x03"  # mov (%rbx),%rax
-    b"\x48\x8b\x7b\x08"  # mov 8(%rbx),%rdi
-    b"\x48\x8b\x73\x10"  # mov 16(%rbx),%rsi
-    b"\x48\x8b\x53\x18"  # mov 24(%rbx),%rdx
-    b"\x4c\x8b\x53\x20"  # mov 32(%rbx),%r10
-    b"\x4c\x8b\x43\x28"  # mov 40(%rbx),%r8
-    b"\x4c\x8b\x4b\x30"  # mov 48(%rbx),%r9
-    b"\x0f\x05"  # syscall
-    b"\x48\x89\x43\x38"  # mov %rax,56(%rbx)
-    b"\x48\x8b\x43\x40"  # mov 64(%rbx),%rax
-    b"\x48\x8b\x00"  # mov (%rax),%rax
-    b"\x48\x3b\x43\x48"  # cmp 72(%rbx),%rax
-    b"\x75\x06"  # jne done
-    b"\x48\x83\xc3\x50"  # add $80,%rbx
-    b"\xeb\xc7"  # jmp again
-    b"\x48\x89\xd8"  # done: mov %rbx,%rax
-    b"\x5d"  # pop %rbp
-    b"\x5b"  # pop %rbx
-    b"\xc3"  # ret
-)
+from .call_loop_x86_64 import LOOP
+
 _CALL = struct.Struct("<10q")
 _WORDS, _ARGUMENTS, _RESULT, _PLACE = 10, 6, 7, 8
-_PROT_READ_EXEC, _MAP_PRIVATE, _MAP_FAILED = 1 | 4, 2, ctypes.c_void_p(-1).value
+_MAP_FAILED = ctypes.c_void_p(-1).value
 _libc = ctypes.CDLL(None, use_errno=True)
-_libc.syscall.restype = ctypes.c_long
+_libc.syscall.restype, _libc.syscall.argtypes = ctypes.c_long, (ctypes.c_long,) * (1 + _ARGUMENTS)
 _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
 
@@ -118,8 +89,8 @@ class CallBatch:
 
 
 def make_call(number: int, *arguments: int) -> int:
-    """Make one system call; what it returned: as from the kernel, an error is a negative number."""
-    result = int(_libc.syscall(ctypes.c_long(number), *map(ctypes.c_long, arguments)))
+    """Make one system call with six arguments; what it returned: as from the kernel, an error is a negative number."""
+    result = int(_libc.syscall(number, *arguments))
     return -ctypes.get_errno() if result == -1 else result
 
 
@@ -129,9 +100,9 @@ def _loop() -> Callable[[int, int], int] | None:
     descriptor = -1
     try:
         descriptor = os.memfd_create("call-batch", os.MFD_CLOEXEC)
-        if os.write(descriptor, _LOOP) != len(_LOOP):
+        if os.write(descriptor, LOOP) != len(LOOP):
             return None
-        address = _libc.mmap(None, len(_LOOP), _PROT_READ_EXEC, _MAP_PRIVATE, descriptor, 0)
+        address = _libc.mmap(None, len(LOOP), mmap.PROT_READ | mmap.PROT_EXEC, mmap.MAP_PRIVATE, descriptor, 0)
     except OSError:
         return None
     finally:

@@ -61,11 +61,9 @@ class StopWindow:
         self._seized: set[int] = set()
         self._ignored: set[int] = set()
         self._gone: set[int] = set()
-        self._late: list[int] = []
         self._buffer = register_buffer()
         # Before anybody is seized: who then takes a signal waits for us.
-        self._known = sorted(self._stats, key=self._busy.__contains__)
-        self._calls = [StopCalls(self._known, len(self._busy))]
+        self._calls = [StopCalls(sorted(self._stats, key=self._busy.__contains__), len(self._busy))]
         self._seizing_since = self._began = self._deadline = 0.0
 
     def seize(self) -> list[int]:
@@ -85,11 +83,11 @@ class StopWindow:
                 self._ignored.add(tid)
         return new
 
-    def stop(self, first: list[int]) -> None:
-        """Stop these threads, the busy ones last, and all that appear meanwhile. Raises BudgetExceeded."""
-        unexpected = [tid for tid in first if tid not in self._stats]
+    def stop(self) -> None:
+        """Stop all threads seized, the busy ones last, and all that appear meanwhile. Raises BudgetExceeded."""
+        unexpected = [tid for tid in self._seized if tid not in self._stats]
         if unexpected:  # with the others: where the process dies, or becomes another program, all wait for each other
-            self._calls = [StopCalls(unexpected + self._known, len(self._busy))]
+            self._calls = [StopCalls(unexpected + self._calls[0].threads, len(self._busy))]
         arm(self._budget)
         self._began = time.monotonic()
         self._deadline = self._began + self._budget
@@ -109,7 +107,7 @@ class StopWindow:
     def check_budget(self) -> None:
         """Raises BudgetExceeded when there is not time enough left to let every thread go within the budget."""
         if time.monotonic() + len(self.registers) * _RELEASE_TIME > self._deadline:
-            raise BudgetExceeded(self._elapsed_us(), self._late)
+            raise BudgetExceeded(self._elapsed_us(), [])
 
     def release(self) -> None:
         """Let every thread go, the busy ones first; what it took is in `stop_us`."""
@@ -127,8 +125,7 @@ class StopWindow:
     def _stop_these(self, calls: StopCalls) -> None:
         calls.interrupt()
         if not in_turns(len(calls.threads), lambda first, end: self._take(calls, first, end), self._deadline):
-            self._late = self._not_seen()
-            raise BudgetExceeded(self._elapsed_us(), self._late)
+            raise BudgetExceeded(self._elapsed_us(), self._not_seen())
 
     def _take(self, calls: StopCalls, first: int, end: int) -> int:
         """Take the threads from index `first` up to `end` that have stopped or gone, up to the first that has not; its
@@ -187,7 +184,7 @@ class StopWindow:
         Of the stop of a program of one thread, that was a third.
         """
         self._seized.add(_NOBODY)
-        self.stop([_NOBODY])
+        self.stop()
         self._take_stopped(self._calls[-1], 0, 1)
         self.release()
 
@@ -222,7 +219,8 @@ def stopped(process: Process, budget: float) -> Iterator[StopWindow]:
         given_up: list[BudgetExceeded] = []
         try:
             StopWindow(_Nobody(), READY).rehearse()
-            window.stop(window.seize())
+            window.seize()
+            window.stop()
             if not window.registers:
                 raise LivepatchError("process_gone", "process %d has exited" % process.pid)
             yield window

@@ -19,7 +19,7 @@ from patching import Running, compile_program
 from programs import stop_all, wait_for_threads
 
 from module_utils._process.process import Process
-from module_utils._ptrace import call_batch
+from module_utils._ptrace import call_batch, call_loop_x86_64
 from module_utils._ptrace.call_batch import CallBatch
 
 _WRITE, _READ, _GETPID, _CLOSE = 1, 0, 39, 3
@@ -44,12 +44,12 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 
 def test_the_loop_is_what_its_comments_say(tmp_path: Path) -> None:
-    source = Path(call_batch.__file__).read_text()
+    source = Path(call_loop_x86_64.__file__).read_text()
     said = re.findall(r'^    b"\\.*"  # (.*)$', source, re.MULTILINE)
     (tmp_path / "loop.s").write_text("\n".join(line.replace(": ", ":\n", 1) for line in said) + "\n")
     subprocess.run(["as", "-o", tmp_path / "loop.o", tmp_path / "loop.s"], check=True)
     subprocess.run(["objcopy", "-O", "binary", "-j", ".text", tmp_path / "loop.o", tmp_path / "loop"], check=True)
-    assert (tmp_path / "loop").read_bytes() == call_batch._LOOP
+    assert (tmp_path / "loop").read_bytes() == call_loop_x86_64.LOOP
 
 
 @pytest.mark.usefixtures("way")

@@ -89,7 +89,8 @@ def test_no_signal_is_lost_when_the_tool_dies(program: Path) -> None:
 def _die_while_stopped(process: Process) -> None:
     with child_signals_held():
         window = StopWindow(process, 5.0)
-        window.stop(window.seize())
+        window.seize()
+        window.stop()
         os.kill(os.getpid(), signal.SIGKILL)
 
 
